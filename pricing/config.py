@@ -1,0 +1,498 @@
+"""Operation (``config.toml``) and method (``methodology/*.toml``) as frozen, validated settings.
+
+Both files are read once, at start. Every mistake is reported at once, each with the file, the path
+inside it and what was expected; a key that no setting has is a mistake too. Secrets never stand in
+these files: ``lodemark`` reads them from the environment.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
+from apscheduler.triggers.cron import CronTrigger
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pricing.errors import ConfigError
+
+Stage = Literal["ore", "concentrate", "intermediate", "chemical", "oxide", "metal"]
+Zone = Literal["CN", "XCN", "WLD"]
+Frequency = Literal["daily", "weekly", "monthly", "annual"]
+Kind = Literal["price", "fx", "production", "other"]
+Audience = Literal["public", "internal"]
+Right = Literal["store", "compute", "publish_value", "publish_derived", "forecast", "alert", "show_auditor"]
+
+_M = TypeVar("_M")
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"no time zone of that name, such as Europe/Berlin: {name!r}") from error
+    return name
+
+
+def _cron(expression: str) -> str:
+    try:
+        CronTrigger.from_crontab(expression)
+    except ValueError as error:
+        raise ValueError(f"not five cron fields (minute hour day month weekday): {error}") from error
+    return expression
+
+
+TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
+CronExpression = Annotated[str, AfterValidator(_cron)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and a key that it does not know is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+# ------------------------------------------------------------------------------------- sources
+
+
+class Rights(Settings):
+    """What a source's terms allow; enforced where a release is made.
+
+    ``open`` and ``internal`` are presets. No letter, no right: a right beyond the publisher's own
+    terms needs ``letter``, the reference of the licensor's written permission.
+    """
+
+    store: bool = True
+    compute: bool = True
+    publish_value: bool = False
+    publish_derived: bool = False
+    forecast: bool = False
+    alert: bool = False
+    show_auditor: bool = True
+
+    @classmethod
+    def preset(cls, name: str) -> Rights:
+        """Return the rights that a preset name stands for."""
+        if name == "open":
+            return cls(**dict.fromkeys(cls.model_fields, True))
+        if name == "internal":
+            return cls()
+        raise ValueError(f"rights are 'open', 'internal' or a table of {', '.join(cls.model_fields)}; got {name!r}")
+
+
+class Series(Settings):
+    """One quotation: what it prices, in which unit, and who formed the price."""
+
+    id: Slug
+    title: str = ""
+    kind: Kind = "price"
+    mineral: Slug | None = None
+    stage: Stage | None = None
+    zone: Zone | None = None
+    specification: str = ""
+    unit: str = Field(description="as the publisher quotes it: USD/t, USD/lb, CNY/t, USD/mtu, USD/ozt …")
+    quoted_on: str = Field(
+        default="product",
+        description="what the mass unit counts: product, contained, or a compound such as WO3",
+    )
+    content: float | None = Field(
+        default=None, gt=0, le=1, description="element's mass share of the product by market specification"
+    )
+    tax: Literal["none", "cn-vat"] = "none"
+    frequency: Frequency
+    origin: Slug = Field(description="who really formed the price: copies of one quotation share it")
+    tier: Literal["transaction", "committed", "assessment", "official", "model"] = "official"
+    precedence: int = Field(default=100, description="inside one origin the lowest number is used")
+    column: str = Field(default="", description="the publisher's own name or code of the series")
+    aliases: tuple[str, ...] = Field(default=(), description="names the same column bore in other vintages")
+    file: str = Field(
+        default="*", description="glob over the file name, where a source sends one file per series; | parts several"
+    )
+    currency_of: str | None = Field(
+        default=None, pattern="^[A-Z]{3}$", description="fx only: the currency counted per euro"
+    )
+    quarantined: str = Field(default="", description="why the series may not enter a determination yet")
+    expect: tuple[str, ...] = Field(default=(), description="text that the publisher's own unit cell must show")
+    since: str = Field(
+        default="",
+        pattern=r"^(\d{4}(-\d{2}(-\d{2})?)?)?$",
+        description="first period of this definition: earlier figures of the column are not read",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Series:
+        if self.kind == "price" and self.mineral and not (self.stage and self.zone):
+            raise ValueError("a price of a mineral names its stage and its zone")
+        if self.kind == "fx" and not self.currency_of:
+            raise ValueError("an exchange rate names currency_of, such as 'CNY'")
+        return self
+
+    def reads(self, file_name: str) -> bool:
+        """Tell whether a document of this file name carries the series (case does not matter)."""
+        return any(fnmatchcase(file_name.lower(), glob.strip().lower()) for glob in self.file.split("|"))
+
+
+class Table(Settings):
+    """How to read any CSV, XLSX or JSON table of prices, for the ``table`` parser."""
+
+    format: Literal["csv", "xlsx", "json"] = "csv"
+    sheet: str | None = None
+    records: str = Field(
+        default="", description="json: dotted path to the records; * walks a list and passes its fields down"
+    )
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "utf-8-sig"
+    date: str = Field(default="date", description="the column that holds the period")
+    date_format: str = Field(default="%Y-%m-%d", description="strptime format of that column")
+    layout: Literal["wide", "long"] = "wide"
+    key: str = Field(default="series", description="long layout: the column that names the series")
+    value: str = Field(default="value", description="long layout: the column that holds the value")
+    unit: str = Field(default="", description="long layout: a column with the unit, checked against each series' unit")
+    decimal: str = Field(default=".", min_length=1, max_length=1)
+    thousands: str = Field(default="", max_length=1)
+    missing: tuple[str, ...] = ("",)
+
+
+class Source(Settings):
+    """One publisher's documents: where, when, under which rights, and the series in them."""
+
+    parser: str = Field(default="", description="module under pricing/sources; the table's own name when absent")
+    title: str
+    publisher: str
+    url: str = Field(default="", description="empty: the source is loaded from files only")
+    landing: str = Field(default="", description="a page that links the document, where its address changes")
+    link: str = Field(default="", description="regular expression of that link")
+    terms: str = Field(description="address of the terms of use")
+    terms_read: dt.date
+    licence: str
+    letter: str = ""
+    attribution: str
+    rights: Rights
+    schedule: CronExpression | None = None
+    time_zone: TimeZoneName = "UTC"
+    complete: bool = Field(
+        default=True, description="a document holds every value of its span; false: it holds changes only"
+    )
+    max_bytes: int = Field(default=64_000_000, gt=0)
+    min_age_ok_days: int = Field(default=45, gt=0, description="older last figures than this are called stale")
+    untested: str = Field(default="", description="what no real reply has confirmed yet")
+    table: Table | None = None
+    editions: dict[str, dt.date] = Field(
+        default={}, description="publication day per edition, where the file bears none"
+    )
+    series: tuple[Series, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("rights"), str):
+            data = {**data, "rights": Rights.preset(data["rights"])}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Source:
+        seen: set[str] = set()
+        twice = {s.id for s in self.series if s.id in seen or seen.add(s.id)}  # type: ignore[func-returns-value]
+        if twice:
+            raise ValueError(f"series named twice: {', '.join(sorted(twice))}")
+        if self.schedule and not (self.url or self.landing):
+            raise ValueError("a scheduled source needs a url (or a landing page with a link)")
+        if self.rights.publish_value and not self.rights.publish_derived:
+            raise ValueError("publish_value without publish_derived: a shown value can always be derived from")
+        return self
+
+
+# ----------------------------------------------------------------------------------- operation
+
+
+class Publish(Settings):
+    """When releases are made, and for whom."""
+
+    schedule: CronExpression = "0 14 * * mon-fri"
+    time_zone: TimeZoneName = "UTC"
+    audiences: tuple[Audience, ...] = ("public",)
+    title: str = "Lodemark"
+    contact: str = ""
+
+
+class Web(Settings):
+    """Where the endpoint listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=64)
+
+
+class Fetching(Settings):
+    """Limits of the one HTTP client."""
+
+    user_agent: str = Field(default="Lodemark/0.1 (critical-minerals price transparency)", min_length=3)
+    connect_seconds: float = Field(default=10, gt=0)
+    read_seconds: float = Field(default=30, gt=0)
+    total_seconds: float = Field(default=180, gt=0)
+    attempts: int = Field(default=4, ge=1, le=20)
+    max_redirects: int = Field(default=5, ge=0, le=20)
+    allow_private: bool = Field(default=False, description="allow addresses of this machine and its network")
+
+
+class Operation(Settings):
+    """``config.toml``: what is collected, when it is published."""
+
+    data: Path = Path("data")
+    methodology: Path = Path("methodology")
+    publish: Publish = Publish()
+    web: Web = Web()
+    fetch: Fetching = Fetching()
+    sources: dict[Slug, Source] = {}
+
+    @model_validator(mode="after")
+    def _unique_series(self) -> Operation:
+        owner: dict[str, str] = {}
+        clashes = []
+        for name, source in self.sources.items():
+            for series in source.series:
+                if series.id in owner:
+                    clashes.append(f"{series.id} (sources {owner[series.id]} and {name})")
+                owner[series.id] = name
+        if clashes:
+            raise ValueError(f"series ids are unique over all sources: {'; '.join(clashes)}")
+        return self
+
+    def series(self) -> dict[str, Series]:
+        """All series of all sources by id."""
+        return {s.id: s for source in self.sources.values() for s in source.series}
+
+    def source_of(self) -> dict[str, str]:
+        """The source of each series, by series id."""
+        return {s.id: name for name, source in self.sources.items() for s in source.series}
+
+
+# ---------------------------------------------------------------------------------- methodology
+
+
+class Market(Settings):
+    """One mineral × stage × zone, and the unit in which its reference price stands."""
+
+    mineral: Slug
+    stage: Stage
+    zone: Zone
+    title: str = ""
+    element: str = Field(default="", description="chemical symbol of the priced element")
+    per: Literal["contained", "product"] = Field(description="USD per tonne of contained element, or of product")
+    anchor: Slug | None = Field(default=None, description="the origin whose level the others are brought to")
+    rounding: int = Field(default=2, ge=0, le=8, description="decimals of the published value")
+
+    @property
+    def key(self) -> str:
+        """``mineral/stage/zone``, as in the address of its document."""
+        return f"{self.mineral}/{self.stage}/{self.zone}"
+
+    @property
+    def unit(self) -> str:
+        """Unit of the reference price, in words that a partner reads."""
+        return f"USD/t {self.element or self.mineral} contained" if self.per == "contained" else "USD/t"
+
+
+class Determination(Settings):
+    """How accepted observations of one market and period become one price."""
+
+    max_spread: float = Field(
+        gt=0, description="a contributor further than this share from the median of the others is excluded"
+    )
+    widest: float = Field(gt=0, description="no price when the remaining origins lie further apart than this share")
+    stale_days: dict[Frequency, int] = Field(description="how many days a quotation of that frequency stays usable")
+    tier_weights: dict[str, float] = Field(description="weight of an origin in the median by its best tier")
+    grades: dict[Literal["A", "B", "C"], int] = Field(description="fewest independent origins for a grade")
+    month_share: float = Field(gt=0, le=1, description="share of the month's quoted days that a mean of days needs")
+    public_origins: int = Field(
+        default=3, ge=2, description="fewest independent origins of a public figure with closed input"
+    )
+    public_dominance: float = Field(
+        default=0.6, gt=0, le=1, description="largest weight share of one closed origin in such a figure"
+    )
+
+
+class Basis(Settings):
+    """How the lasting difference of an origin from the market's anchor is estimated and held."""
+
+    review_month: int = Field(ge=1, le=12)
+    window_months: int = Field(ge=1)
+    min_common: dict[Frequency, int] = Field(description="fewest common periods for an estimate")
+
+
+class Constituent(Settings):
+    """A market in a basket, and where its weight comes from."""
+
+    mineral: Slug
+    stage: Stage
+    zone: Zone
+    production: str = Field(description="id of the production series whose tonnage weights this market")
+    share: float = Field(default=1, gt=0, le=1, description="share of that tonnage that this market stands for")
+    share_source: str = ""
+    value_price: float | None = Field(
+        default=None,
+        gt=0,
+        description="USD/t of the market's unit: weighs a market that has no own price, for coverage",
+    )
+    value_price_source: str = ""
+
+    @property
+    def key(self) -> str:
+        """``mineral/stage/zone``."""
+        return f"{self.mineral}/{self.stage}/{self.zone}"
+
+
+class Basket(Settings):
+    """A capped fixed-basket index, linked each year."""
+
+    title: str
+    base_period: str = Field(pattern=r"^\d{4}(-\d{2})?$", description="a month or a year = 100")
+    link_month: int = Field(default=3, ge=1, le=12)
+    cap: float = Field(gt=0, le=1)
+    min_weight: float = Field(ge=0, le=1, description="least share of the weight with own prices for a value")
+    min_coverage: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="least share of the listed weight with own prices for the index to bear this name",
+    )
+    rounding: int = Field(default=2, ge=0, le=8)
+    constituents: tuple[Constituent, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _cap_possible(self) -> Basket:
+        n = len(self.constituents)
+        if self.cap < 1 / n:
+            raise ValueError(f"cap {self.cap} is below 1/{n}: no weights can satisfy it")
+        keys = [c.key for c in self.constituents]
+        if len(set(keys)) < n:
+            raise ValueError("a market stands in the basket twice")
+        return self
+
+
+class Methodology(Settings):
+    """``methodology/*.toml``: how figures are made, as data. ``sha256`` stands in every figure."""
+
+    id: str = Field(pattern=r"^\d{4}-\d{2}$")
+    title: str
+    status: Literal["initial", "change"]
+    proposed: dt.date
+    effective: dt.date
+    text: str = ""
+    determination: Determination
+    basis: Basis
+    markets: tuple[Market, ...]
+    baskets: dict[Slug, Basket]
+    sha256: str = ""
+    raw: str = Field(default="", exclude=True, repr=False, description="the document itself, as read")
+
+    @model_validator(mode="after")
+    def _baskets_priced(self) -> Methodology:
+        known = {m.key for m in self.markets}
+        unknown = [
+            f"baskets.{name}: no market {c.key}"
+            for name, basket in self.baskets.items()
+            for c in basket.constituents
+            if c.key not in known
+        ]
+        if unknown:
+            raise ValueError("; ".join(unknown))
+        return self
+
+
+# --------------------------------------------------------------------------------------- loading
+
+
+def load_operation(path: Path) -> Operation:
+    """Read and validate ``config.toml``. Raises ConfigError that lists every mistake."""
+    return _validated(path, Operation.model_validate)
+
+
+def load_methodology(folder: Path) -> Methodology:
+    """Read the newest methodology document of a folder (or the named file), with its hash.
+
+    Raises ConfigError when there is none, or when it holds a mistake.
+    """
+    files = sorted(folder.glob("*.toml")) if folder.is_dir() else [folder]
+    if not files:
+        raise ConfigError(f"{folder}: no methodology document (*.toml)")
+    path = files[-1]
+    raw = _read(path)
+    read = {"sha256": hashlib.sha256(raw).hexdigest(), "raw": raw.decode("utf-8", "replace")}
+    return _validated(path, lambda data: Methodology.model_validate({**data, **read}))
+
+
+def methodology_bytes(methodology: Methodology) -> bytes:
+    """Return the methodology document as it was read: the bytes that its hash is of."""
+    return methodology.raw.encode()
+
+
+def canonical(model: BaseModel) -> bytes:
+    """Return the settings as sorted JSON: what is hashed and archived with a release."""
+    return orjson.dumps(model.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+
+
+def check_references(operation: Operation, methodology: Methodology) -> None:
+    """Check that the two files fit: weights name production series, markets are quoted somewhere.
+
+    Raises ConfigError with every mistake.
+    """
+    series = operation.series()
+    mistakes = []
+    for name, basket in methodology.baskets.items():
+        for i, part in enumerate(basket.constituents):
+            weight = series.get(part.production)
+            if weight is not None and weight.kind != "production":
+                mistakes.append(
+                    f"baskets.{name}.constituents.{i}.production: {part.production} is a {weight.kind} series"
+                )
+    markets = {m.key for m in methodology.markets}
+    for s in series.values():
+        if s.kind == "price" and s.mineral and not s.quarantined and f"{s.mineral}/{s.stage}/{s.zone}" not in markets:
+            mistakes.append(f"series {s.id}: the methodology has no market {s.mineral}/{s.stage}/{s.zone}")
+    if mistakes:
+        raise ConfigError("config.toml and the methodology do not fit:\n  " + "\n  ".join(mistakes))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+
+
+def _validated(path: Path, validate: Callable[[dict[str, Any]], _M]) -> _M:
+    raw = _read(path)
+    try:
+        data = tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        return validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_count(error.error_count())}\n" + "\n".join(_lines(error))) from error
+
+
+def _count(n: int) -> str:
+    return "one mistake" if n == 1 else f"{n} mistakes"
+
+
+def _lines(error: ValidationError) -> Iterable[str]:
+    for e in error.errors(include_url=False):
+        where = ".".join(str(part) for part in e["loc"]) or "(whole file)"
+        if e["type"] == "extra_forbidden":
+            yield f"  {where}: unknown key"
+        elif e["type"] == "missing":
+            yield f"  {where}: missing, and has no default"
+        else:
+            got = repr(e["input"])
+            shown = "" if len(got) > 80 else f" (got {got})"
+            yield f"  {where}: {e['msg'].removeprefix('Value error, ')}{shown}"

@@ -1,0 +1,89 @@
+"""The demonstration: a simulated market, its history and two live months, through the real pipeline."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import structlog
+
+from pricing import pipeline, releases
+from pricing.config import Operation, Publish
+from pricing.sources import demo
+
+log = structlog.get_logger()
+
+FIRST_LIVE_DAY = dt.date(2026, 1, 1)
+CLOSE = dt.time(16, 0, tzinfo=dt.UTC)  # when the simulated market's day is collected and released
+
+
+class Clock:
+    """The simulated clock. It stands still between market days."""
+
+    def __init__(self, start: dt.datetime) -> None:
+        self.at = start
+
+    def __call__(self) -> dt.datetime:
+        """Return the simulated instant."""
+        return self.at
+
+
+def operation(data: Path, closed: frozenset[str] = frozenset()) -> Operation:
+    """Settings of the demonstration: simulated sources only."""
+    publish = Publish(
+        title="Lodemark demonstration", schedule="0 16 * * mon-fri", contact="nobody: these prices are simulated"
+    )
+    return Operation(data=data, publish=publish, sources=demo.sources(closed))
+
+
+def market_days(first: dt.date, count: int) -> list[dt.date]:
+    """The next weekdays from a day on."""
+    days: list[dt.date] = []
+    day = first
+    while len(days) < count:
+        if day.weekday() < 5:
+            days.append(day)
+        day += dt.timedelta(days=1)
+    return days
+
+
+def build_history(ws: pipeline.Workspace, track: pipeline.Track = pipeline.untracked) -> int:
+    """Load the simulated years before the first live day, as they were learnt. Returns documents loaded."""
+    loaded = 0
+    with pipeline.writing(ws.data):
+        for document in track(list(demo.history(FIRST_LIVE_DAY - dt.timedelta(days=1))), "simulated history"):
+            loaded += _take(ws, document)
+    return loaded
+
+
+def play_day(ws: pipeline.Workspace, clock: Clock, day: dt.date, environ: Mapping[str, str]) -> releases.Release:
+    """Let one market day pass: its documents are collected, and a release is made at the close."""
+    clock.at = dt.datetime.combine(day, CLOSE)
+    with pipeline.writing(ws.data):
+        for document in demo.documents(day):
+            _take(ws, document, clock.at - dt.timedelta(minutes=30))
+    made = pipeline.release(ws, "public", clock.at, environ)
+    pipeline.write_status(ws)
+    return made
+
+
+def play(
+    ws: pipeline.Workspace,
+    clock: Clock,
+    days: list[dt.date],
+    environ: Mapping[str, str],
+    wait: Callable[[float], bool],
+    pace: float,
+) -> Iterator[tuple[dt.date, releases.Release]]:
+    """Play market days, one every ``pace`` seconds; ``wait`` returns true to end early."""
+    for day in days:
+        yield day, play_day(ws, clock, day, environ)
+        if wait(pace):
+            return
+
+
+def _take(ws: pipeline.Workspace, document: demo.DemoDocument, at: dt.datetime | None = None) -> int:
+    when = at or dt.datetime.combine(document.published, dt.time.max, tzinfo=dt.UTC)
+    outcome = pipeline.take(ws, document.source, document.raw, when, document.name)
+    return int(outcome.outcome == "new")

@@ -1,0 +1,479 @@
+"""All figures of one release, from what was known at its vintage.
+
+Pure: observations, settings and dated bases in; reference prices and indices out. What it reads from
+the store, and what becomes of the figures, is the pipeline's affair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pricing import reference, units
+from pricing.config import Audience, Basket, Market, Methodology, Operation, Series
+from pricing.errors import ConfigError, MethodError, UnitError
+from pricing.index import Index, Link, capped, fixed_basket, value_shares
+
+TONNES = {"t": 1.0, "kg": 1e-3, "kt": 1e3, "Mt": 1e6}
+LEAST_MONTHS = 6  # of a year, for its mean price to weigh a market
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """The series that may enter figures for one audience, and those whose values stay closed to it."""
+
+    series: dict[str, Series]
+    closed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class MarketPrices:
+    """Reference prices of one market.
+
+    ``months`` holds the monthly prices: the mean of daily determinations where the month was quoted
+    daily, else the determination from monthly contributors (``type`` says which).
+    """
+
+    market: Market
+    daily: reference.Prices | None
+    monthly: reference.Prices | None
+    months: pd.DataFrame
+
+    def frame(self, frequency: str) -> pd.DataFrame:
+        """Return the prices of one frequency; an empty frame where there are none."""
+        if frequency == "monthly":
+            return self.months
+        return self.daily.frame if self.daily is not None else self.months.iloc[:0]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What one market weighs in one link, and where the tonnage came from."""
+
+    market: str
+    tonnes: float
+    price: float
+    price_year: str
+    production_period: str
+    production_series: str
+    production_vintage: int
+    own_price: bool
+
+
+@dataclass(frozen=True)
+class BasketFigures:
+    """An index at its frequencies, or the reason why it is not compiled."""
+
+    indices: dict[str, Index]
+    weights: dict[str, tuple[Weight, ...]]
+    coverage: dict[str, Any]
+    withheld: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything that one release says in numbers."""
+
+    prices: dict[str, MarketPrices]
+    baskets: dict[str, BasketFigures] = field(default_factory=dict)
+
+
+def eligible(operation: Operation, audience: Audience) -> Eligible:
+    """Apply the ledger of rights: what may enter figures for this audience.
+
+    Public figures rest on series whose terms allow derived figures to be published; an auditor's
+    figures on all that may be computed with. A quarantined series enters neither.
+    """
+    series: dict[str, Series] = {}
+    closed = set()
+    for source in operation.sources.values():
+        rights = source.rights
+        if not rights.compute or (audience == "public" and not rights.publish_derived):
+            continue
+        for one in source.series:
+            if one.quarantined:
+                continue
+            series[one.id] = one
+            if audience == "public" and not rights.publish_value:
+                closed.add(one.id)
+    return Eligible(series, frozenset(closed))
+
+
+def euro_rates(observations: pd.DataFrame, series: Mapping[str, Series]) -> pd.DataFrame:
+    """Lay the exchange rates out: ISO day × currency, units of currency per euro, in order of day."""
+    names = {s.id: s.currency_of for s in series.values() if s.kind == "fx"}
+    rows = observations[observations["series"].isin(list(names))]
+    table = rows.pivot(index="period", columns="series", values="value").rename(columns=names)
+    return table.sort_index()
+
+
+def quotes(
+    market: Market,
+    frequency: str,
+    series: Sequence[Series],
+    observations: Mapping[str, pd.DataFrame],
+    rates: pd.DataFrame,
+    closed: frozenset[str],
+) -> reference.Quotes | None:
+    """Normalise what was observed of one market; None where nothing was.
+
+    Parameters
+    ----------
+    observations : mapping of series id to DataFrame
+        Columns ``period, value, status``.
+    rates : DataFrame
+        As ``euro_rates`` returns it.
+    """
+    columns: dict[str, dict[str, pd.Series]] = {
+        k: {} for k in ("value", "usd_per_t", "status", "fx", "fx_period", "vat")
+    }
+    present = [s for s in series if s.id in observations]
+    for one in present:
+        seen = observations[one.id].set_index("period")
+        converted = units.to_usd_per_t(seen["value"], one, market, rates)
+        columns["value"][one.id], columns["status"][one.id] = seen["value"], seen["status"]
+        for name in ("usd_per_t", "fx", "fx_period", "vat"):
+            columns[name][one.id] = converted[name]
+    if not present:
+        return None
+    ids = [s.id for s in present]
+    tables = {name: pd.DataFrame(parts, columns=ids).sort_index() for name, parts in columns.items()}
+    for name in ("status", "fx_period"):
+        tables[name] = tables[name].astype(object).where(tables[name].notna(), "")
+    return reference.Quotes(market, frequency, tuple(present), closed=closed & set(ids), **tables)
+
+
+def check_units(operation: Operation, methodology: Methodology) -> None:
+    """Check at start that every price series has a way to its market's unit.
+
+    Raises ConfigError that lists every series without one.
+    """
+    markets = {m.key: m for m in methodology.markets}
+    mistakes = []
+    for one in operation.series().values():
+        market = markets.get(f"{one.mineral}/{one.stage}/{one.zone}")
+        if one.kind == "price" and market is not None and not one.quarantined:
+            try:
+                units.conversion(one, market)
+            except UnitError as error:
+                mistakes.append(f"  {error}")
+        if one.kind == "production" and one.unit not in TONNES:
+            mistakes.append(f"  series {one.id}: production is counted in {', '.join(TONNES)}; got {one.unit!r}")
+    if mistakes:
+        raise ConfigError(
+            "config.toml: series that cannot be brought to the unit of their market\n" + "\n".join(mistakes)
+        )
+
+
+def all_quotes(
+    methodology: Methodology, audience: Eligible, observations: pd.DataFrame
+) -> dict[tuple[str, str], reference.Quotes]:
+    """Normalise all markets: (market key, ``daily`` or ``monthly``) to quotes."""
+    rates = euro_rates(observations, audience.series)
+    columns = ["period", "value", "status"]
+    by_series = {str(name): group[columns] for name, group in observations.groupby("series", sort=False)}
+    members: dict[tuple[str, str], list[Series]] = {}
+    for one in audience.series.values():
+        if one.kind == "price" and one.mineral and one.frequency != "annual":
+            frequency = "monthly" if one.frequency == "monthly" else "daily"
+            members.setdefault((f"{one.mineral}/{one.stage}/{one.zone}", frequency), []).append(one)
+    out = {}
+    for market in methodology.markets:
+        for frequency in ("daily", "monthly"):
+            series = sorted(members.get((market.key, frequency), []), key=lambda s: s.id)
+            found = quotes(market, frequency, series, by_series, rates, audience.closed)
+            if found is not None:
+                out[market.key, frequency] = found
+    return out
+
+
+# -------------------------------------------------------------------------------------- bases
+
+
+def bases_due(
+    quoted: Mapping[tuple[str, str], reference.Quotes],
+    methodology: Methodology,
+    bases: Iterable[Mapping[str, Any]],
+    known_on: str,
+) -> list[dict[str, Any]]:
+    """Estimate the bases whose review has come and that nobody set yet.
+
+    Parameters
+    ----------
+    bases : iterable of mappings
+        Those set before: ``market, frequency, effective, origin, ratio, via``.
+    known_on : str
+        ISO day of the release.
+
+    Returns
+    -------
+    list of dict
+        ``market, frequency, effective, origin, ratio, common, via, first, last``.
+    """
+    done: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for base in bases:
+        done.setdefault((base["market"], base["frequency"]), []).append(base)
+    out = []
+    for (key, frequency), quote in quoted.items():
+        if len({s.origin for s in quote.series}) < 2:
+            continue
+        out += _market_bases(key, frequency, quote, methodology, done.get((key, frequency), []), known_on)
+    return out
+
+
+def _market_bases(
+    key: str,
+    frequency: str,
+    quote: reference.Quotes,
+    methodology: Methodology,
+    done: Sequence[Mapping[str, Any]],
+    known_on: str,
+) -> list[dict[str, Any]]:
+    usd_per_t, age = reference.usable(quote, methodology.determination)
+    origins, values, _, _ = reference.by_origin(quote, usd_per_t.where(age == 0), age)
+    table = pd.DataFrame(values, index=usd_per_t.index, columns=list(origins))
+    least = methodology.basis.min_common.get("monthly" if frequency == "monthly" else "daily", 1)
+    effective_done = {b["effective"] for b in done}
+    in_force = {b["origin"]: b["ratio"] for b in done if b["effective"] == max(effective_done, default="")}
+    anchor = next((b["origin"] for b in done if b["via"] == "anchor"), quote.market.anchor)
+    anchor = anchor or str(table.notna().sum().sort_index(kind="stable").idxmax())
+    out = []
+    for effective, first, after in reference.reviews(list(table.index), methodology.basis, known_on):
+        if effective in effective_done or (effective_done and effective < max(effective_done)):
+            continue
+        window = table[(table.index >= first) & (table.index < after)]
+        ratios = reference.estimate_bases(window, anchor, least, in_force)
+        in_force = {r.origin: r.ratio for r in ratios}
+        out += [
+            {"market": key, "frequency": frequency, "effective": effective, "origin": r.origin, "ratio": r.ratio}
+            | {"common": r.common, "via": r.via, "first": first, "last": after}
+            for r in ratios
+        ]
+    return out
+
+
+# ------------------------------------------------------------------------------------- prices
+
+
+def prices(
+    quoted: Mapping[tuple[str, str], reference.Quotes],
+    methodology: Methodology,
+    bases: Iterable[Mapping[str, Any]],
+    known_on: str,
+) -> dict[str, MarketPrices]:
+    """Determine the reference prices of all markets, in the order of the methodology."""
+    by_market: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for base in bases:
+        by_market.setdefault((base["market"], base["frequency"]), []).append(base)
+    rules = methodology.determination
+    out = {}
+    for market in methodology.markets:
+        found: dict[str, reference.Prices] = {}
+        for frequency in ("daily", "monthly"):
+            quote = quoted.get((market.key, frequency))
+            if quote is not None:
+                dated = by_market.get((market.key, frequency), [])
+                found[frequency] = disclosed(reference.determine(quote, dated, rules), methodology)
+        if found:
+            daily, monthly = found.get("daily"), found.get("monthly")
+            out[market.key] = MarketPrices(market, daily, monthly, _months(daily, monthly, methodology, known_on))
+    return out
+
+
+def _months(
+    daily: reference.Prices | None, monthly: reference.Prices | None, methodology: Methodology, known_on: str
+) -> pd.DataFrame:
+    parts = []
+    if daily is not None:
+        parts.append(reference.monthly_from_daily(daily, methodology.determination, known_on))
+    if monthly is not None:
+        own = monthly.frame
+        parts.append(own[~own.index.isin(parts[0].index)] if parts else own)
+    parts = [p for p in parts if len(p)] or parts[:1]
+    return pd.concat(parts).sort_index() if len(parts) > 1 else parts[0].sort_index()
+
+
+def disclosed(made: reference.Prices, methodology: Methodology) -> reference.Prices:
+    """Withhold prices that would give closed values away.
+
+    A figure built from closed values stands only with enough independent origins of which no closed
+    one dominates. What is withheld has status ``confidential`` and no number.
+    """
+    if not made.quotes.closed:
+        return made
+    rules = methodology.determination
+    is_closed = np.array([s.id in made.quotes.closed for s in made.quotes.series] + [False])
+    closed = is_closed[made.chosen] & (made.weight > 0)
+    dominant = np.where(closed, made.weight, 0.0).max(axis=1) > rules.public_dominance
+    few = made.frame["origins"].to_numpy() < rules.public_origins
+    hide = closed.any(axis=1) & (dominant | few)
+    if not hide.any():
+        return made
+    frame = made.frame.copy()
+    frame.loc[hide, ["unrounded", "value", "low", "high", "mean", "spread"]] = np.nan
+    frame.loc[hide, "status"], frame.loc[hide, "grade"] = "confidential", None
+    return reference.Prices(**{**{f: getattr(made, f) for f in made.__dataclass_fields__}, "frame": frame})
+
+
+# ------------------------------------------------------------------------------------ indices
+
+
+def baskets(
+    methodology: Methodology, priced: Mapping[str, MarketPrices], production: pd.DataFrame, units_of: Mapping[str, str]
+) -> dict[str, BasketFigures]:
+    """Compile every basket of the methodology, or say why one is not compiled.
+
+    Parameters
+    ----------
+    production : DataFrame
+        Every vintage of the production series: ``series, period, vintage, value, status``.
+    units_of : mapping of production series id to its mass unit
+    """
+    return {name: _basket(basket, priced, production, units_of) for name, basket in methodology.baskets.items()}
+
+
+def _basket(
+    basket: Basket, priced: Mapping[str, MarketPrices], production: pd.DataFrame, units_of: Mapping[str, str]
+) -> BasketFigures:
+    months = _table(basket, priced, "monthly")
+    coverage = _coverage(basket, months, production, units_of)
+    if months.empty:
+        return BasketFigures({}, {}, coverage, "no constituent has a price")
+    if coverage["weight"] is None or coverage["weight"] < basket.min_coverage:
+        share = "unknown" if coverage["weight"] is None else f"{coverage['weight']:.0%}"
+        return BasketFigures(
+            {},
+            {},
+            coverage,
+            f"own prices cover {share} of the listed weight; this name needs {basket.min_coverage:.0%}",
+        )
+    try:
+        links, weights = _links(basket, months, production, units_of)
+        indices = {"monthly": fixed_basket(months, links, basket.base_period, basket.min_weight)}
+        days = _table(basket, priced, "daily")
+        in_all_links = {link.month for link in links} <= set(days.index.str.slice(0, 7)) if len(days) else False
+        if in_all_links and days.index.str.startswith(basket.base_period).any():
+            daily = fixed_basket(days, links, basket.base_period, basket.min_weight)
+            if daily.frame["unrounded"].notna().any():
+                indices["daily"] = daily
+    except MethodError as error:
+        return BasketFigures({}, {}, coverage, str(error))
+    return BasketFigures(indices, weights, coverage)
+
+
+def _table(basket: Basket, priced: Mapping[str, MarketPrices], frequency: str) -> pd.DataFrame:
+    """Unrounded prices, period × market, of those constituents that have any."""
+    columns = {}
+    for part in basket.constituents:
+        if part.key in priced:
+            column = priced[part.key].frame(frequency)["unrounded"].dropna()
+            if len(column):
+                columns[part.key] = column
+    return pd.DataFrame(columns).sort_index() if columns else pd.DataFrame(index=pd.Index([], dtype="str"))
+
+
+def _links(
+    basket: Basket, months: pd.DataFrame, production: pd.DataFrame, units_of: Mapping[str, str]
+) -> tuple[list[Link], dict[str, tuple[Weight, ...]]]:
+    """Every link whose weights were known by the end of its month; at least one.
+
+    Where the first weights were learnt after the last link month, that link uses them all the same
+    and all values before it are a back-cast.
+    """
+    due = [m for m in months.index if int(m[5:]) == basket.link_month]
+    links, weights = [], {}
+    for month in due:
+        end = int((pd.Period(month, "M").end_time.tz_localize("UTC")).value // 1000)
+        found = _weights(basket, months, production[production["vintage"] <= end], units_of, month)
+        if _enough(basket, found):
+            links.append(_link(month, found, basket.cap))
+            weights[month] = found
+    for month in reversed(due if not links else []):
+        found = _weights(basket, months, production, units_of, month)
+        if _enough(basket, found):
+            links, weights = [_link(month, found, basket.cap)], {month: found}
+            break
+    if not links:
+        raise MethodError("no weights: too few of the constituents have a production figure and a price")
+    return links, weights
+
+
+def _enough(basket: Basket, weights: Sequence[Weight]) -> bool:
+    """Whether a link may be set: enough constituents weighed, and the cap can be met."""
+    n = len(weights)
+    return n > 0 and n >= basket.min_coverage * len(basket.constituents) and basket.cap >= 1 / n
+
+
+def _link(month: str, weights: Sequence[Weight], cap: float) -> Link:
+    uncapped = value_shares({w.market: w.tonnes for w in weights}, {w.market: w.price for w in weights})
+    return Link(month, capped(uncapped, cap), uncapped)
+
+
+def _weights(
+    basket: Basket, months: pd.DataFrame, known: pd.DataFrame, units_of: Mapping[str, str], month: str
+) -> tuple[Weight, ...]:
+    year = str(int(month[:4]) - 1)
+    of_year = months[months.index.str.startswith(year)]
+    out = []
+    for part in basket.constituents:
+        if part.key not in months or months[part.key].isna()[month] or of_year[part.key].count() < LEAST_MONTHS:
+            continue
+        tonnage = _tonnage(part.production, known, units_of, year)
+        if tonnage is None:
+            continue
+        period, tonnes, vintage = tonnage
+        price = math.fsum(of_year[part.key].dropna()) / int(of_year[part.key].count())
+        out.append(Weight(part.key, tonnes * part.share, price, year, period, part.production, vintage, True))
+    return tuple(out)
+
+
+def _tonnage(
+    series: str, known: pd.DataFrame, units_of: Mapping[str, str], year: str | None
+) -> tuple[str, float, int] | None:
+    """Latest world production up to a year, as known: (period, tonnes, vintage)."""
+    rows = known[(known["series"] == series) & ((known["period"] <= year) if year else True)]
+    rows = rows.sort_values("vintage").groupby("period").tail(1)
+    rows = rows[rows["status"] != "withdrawn"].sort_values("period")
+    if rows.empty:
+        return None
+    last = rows.iloc[-1]
+    return str(last["period"]), float(last["value"]) * TONNES[units_of[series]], int(last["vintage"])
+
+
+def _coverage(
+    basket: Basket, months: pd.DataFrame, production: pd.DataFrame, units_of: Mapping[str, str]
+) -> dict[str, Any]:
+    """Share of the listed markets and of their weight that has an own price in the last twelve months."""
+    recent = months.iloc[-12:] if len(months) else months
+    own, values = [], {}
+    for part in basket.constituents:
+        price = recent[part.key].dropna() if part.key in recent else pd.Series(dtype="float64")
+        tonnage = _tonnage(part.production, production, units_of, None)
+        level = float(price.mean()) if len(price) else part.value_price
+        if tonnage is not None and level is not None:
+            values[part.key] = tonnage[1] * part.share * level
+        if len(price):
+            own.append(part.key)
+    total = math.fsum(values.values())
+    zones = sorted({p.zone for p in basket.constituents})
+    return {
+        "listed": len(basket.constituents),
+        "priced": len(own),
+        "markets": len(own) / len(basket.constituents),
+        "weight": math.fsum(v for k, v in values.items() if k in own) / total if total else None,
+        "weighed": len(values),
+        "missing": sorted(p.key for p in basket.constituents if p.key not in own),
+        "unweighed": sorted(p.key for p in basket.constituents if p.key not in values),
+        "zones": {
+            zone: {
+                "listed": sum(p.zone == zone for p in basket.constituents),
+                "priced": sum(p.zone == zone and p.key in own for p in basket.constituents),
+            }
+            for zone in zones
+        },
+    }

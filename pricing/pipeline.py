@@ -1,0 +1,619 @@
+"""The stages in order: the one place that both computes and stores.
+
+collect → store → reference price → index → release. Every stage reads what the one before it
+stored. The clock, the HTTP client and the folder come in from outside.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+import pandas as pd
+import structlog
+from apscheduler.triggers.cron import CronTrigger
+
+from pricing import __version__, documents, figures, keys, published, releases, sources
+from pricing.archive import Archive
+from pricing.config import Audience, Methodology, Operation, Source, canonical, methodology_bytes
+from pricing.errors import FetchError, ParseError, PricingError, ReleaseError, StoreError
+from pricing.fetch import Answer, Client
+from pricing.quality import Finding
+from pricing.store import Changes, Store, instant, iso, micros
+
+log = structlog.get_logger()
+
+ALGORITHMS = {"units": 1, "reference": 1, "index": 1, "documents": 1}  # raised when the figures they give change
+LOCK_SECONDS = 60.0
+
+Track = Callable[[list[Any], str], Iterable[Any]]
+
+
+def untracked(items: list[Any], what: str) -> Iterable[Any]:
+    """Walk through items without showing progress."""
+    return items
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One data folder, with everything that the stages are given.
+
+    Attributes
+    ----------
+    data : Path
+        ``store.db``, ``documents/``, ``public/``, ``internal/``, ``keys/``, ``status.json``.
+    now : callable
+        The clock. Aware UTC.
+    """
+
+    data: Path
+    operation: Operation
+    methodology: Methodology
+    store: Store
+    archive: Archive
+    now: Callable[[], dt.datetime]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether this folder holds simulated prices."""
+        return self.store.kind == "simulated"
+
+    def root(self, audience: Audience) -> Path:
+        """Folder of one audience's releases."""
+        return self.data / audience
+
+
+@contextmanager
+def opened(
+    data: Path,
+    operation: Operation,
+    methodology: Methodology,
+    now: Callable[[], dt.datetime],
+    *,
+    simulated: bool = False,
+) -> Iterator[Workspace]:
+    """Open (or make) a data folder. Raises StoreError when it holds prices of the other kind."""
+    data.mkdir(parents=True, exist_ok=True)
+    with Store(data / "store.db", "simulated" if simulated else "live") as store:
+        yield Workspace(data, operation, methodology, store, Archive(data / "documents"), now)
+
+
+@contextmanager
+def writing(data: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the data folder for one writer, waiting a while for another to finish.
+
+    Raises
+    ------
+    StoreError
+        When the other one does not finish in time.
+    """
+    handle = os.open(data / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"{data}: another lodemark process is writing; try again when it is done"
+                    ) from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(handle)
+
+
+# ------------------------------------------------------------------------------------- collect
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the collection of one source, or the loading of one file, ended."""
+
+    source: str
+    outcome: str  # new, unchanged, skipped, refused, failed
+    message: str = ""
+    file: str = ""
+    vintage: dt.datetime | None = None
+    changes: Changes = field(default_factory=Changes)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing needs looking at."""
+        return self.outcome in ("new", "unchanged", "skipped")
+
+
+def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = untracked) -> list[Outcome]:
+    """Visit sources one after the other; one that fails delays no other and loses nothing."""
+    out = []
+    for name in track(list(names), "collecting"):
+        try:
+            outcome = _collect(ws, client, name, ws.operation.sources[name])
+        except FetchError as error:
+            outcome = _missed(ws, name, str(error))
+        log.info("collected", source=name, outcome=outcome.outcome, message=outcome.message, **_counts(outcome.changes))
+        out.append(outcome)
+    return out
+
+
+def _missed(ws: Workspace, name: str, message: str) -> Outcome:
+    at = ws.now()
+    with writing(ws.data):
+        ws.store.record_visit(name, ws.operation.sources[name].url, at, "failed", message)
+        ws.store.add_findings(at, name, [Finding("fetch", "warning", message)])
+    return Outcome(name, "failed", message)
+
+
+def _collect(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
+    address = _address(client, name, source)
+    before = ws.store.visit(name, source.url)
+    known = ws.store.document(name, before["sha256"]) if before["sha256"] else None
+    conditional = known is not None and known["url"] == address  # validators belong to one address
+    answer = client.get(
+        address,
+        etag=before["etag"] if conditional else "",
+        last_modified=before["last_modified"] if conditional else "",
+        max_bytes=source.max_bytes,
+    )
+    with writing(ws.data):
+        return _keep(ws, name, source, before, address, answer)
+
+
+def _keep(ws: Workspace, name: str, source: Source, before: Mapping[str, str], address: str, answer: Answer) -> Outcome:
+    """Store what a visit brought; the archive has the bytes already."""
+    at = ws.now()
+    if answer.not_modified or answer.document is None or answer.raw is None:
+        # the same bytes may be due for another reading: the register of series may have changed
+        sha256, raw, seen = before["sha256"], ws.archive.get(before["sha256"]), {}
+    else:
+        made = answer.document
+        sha256, raw = made.sha256, answer.raw
+        seen = {"etag": made.etag, "last_modified": made.last_modified, "sha256": sha256}
+        ws.store.add_document(
+            name,
+            sha256,
+            url=made.url,
+            retrieved_at=made.retrieved_at,
+            size=made.size,
+            http_status=made.http_status,
+            content_type=made.content_type,
+            etag=made.etag,
+            last_modified=made.last_modified,
+        )
+    outcome = _read(ws, name, source, sha256, raw, at, address)
+    # Validators are kept only now: a kill before this line means the document is asked for again.
+    kept = seen if outcome.ok else {}
+    ws.store.record_visit(name, source.url, at, outcome.outcome, outcome.message, **kept)
+    return outcome
+
+
+def _address(client: Client, name: str, source: Source) -> str:
+    """Find the document's address on the landing page; the configured one stands in when there is none."""
+    if not (source.landing and source.link):
+        return source.url
+    find = getattr(sources.load(name, source), "find_link", None)
+    with suppress(FetchError, ParseError):
+        page = client.get(source.landing, max_bytes=source.max_bytes)
+        if find is not None and page.raw is not None:
+            found: str | None = find(page.raw.decode("utf-8", "replace"), source)
+            if found:
+                return found
+    return source.url
+
+
+def _read(ws: Workspace, name: str, source: Source, sha256: str, raw: bytes, at: dt.datetime, where: str) -> Outcome:
+    """Parse one archived document and store what it says."""
+    document = ws.store.document(name, sha256)
+    if document is None:
+        raise StoreError(f"document {sha256} of {name} is not registered")
+    register = _register(name, source)
+    if ws.store.is_parsed(document["id"], register):
+        return Outcome(name, "unchanged", vintage=at)
+    try:
+        parsed = sources.parse(name, source, raw, _series_of(source, where))
+    except ParseError as error:
+        message = f"{where}: {error}"
+        if not any(f["document"] == document["id"] for f in ws.store.findings()):
+            ws.store.add_findings(at, name, [Finding("layout", "error", message)], document["id"])
+        return Outcome(name, "refused", message)
+    changes = ws.store.append(
+        document["id"],
+        name,
+        at,
+        parsed.observations,
+        register=register,
+        published=parsed.published,
+        findings=parsed.findings,
+        absent=parsed.absent,
+        complete=source.complete,
+    )
+    return Outcome(name, "new", vintage=at, changes=changes)
+
+
+def _series_of(source: Source, where: str) -> dict[str, Any]:
+    """Series that a file of this name may hold. A fetched document holds them all."""
+    base = where.rsplit("/", 1)[-1]
+    if "://" in where:
+        return {s.id: s for s in source.series}
+    return {s.id: s for s in source.series if s.reads(base)}
+
+
+def _register(name: str, source: Source) -> str:
+    """Hash of everything that the reading of a source's documents depends on."""
+    module = sources.load(name, source)
+    facts = {
+        "parser": module.__name__,
+        "version": getattr(module, "VERSION", 1),
+        "table": source.table.model_dump(mode="json") if source.table else None,
+        "complete": source.complete,
+        "series": [s.model_dump(mode="json") for s in source.series],
+    }
+    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+def load_files(
+    ws: Workspace,
+    name: str,
+    files: Iterable[Path],
+    *,
+    replay: bool,
+    stamp: dt.date | None = None,
+    track: Track = untracked,
+) -> list[Outcome]:
+    """Load kept files of a source.
+
+    Parameters
+    ----------
+    replay : bool
+        True: each file is learnt at the end of the day that its publisher stamped on it (or of its
+        last period, where it bears no stamp), in the order of the stamps, and the database is marked
+        ``replayed``. False: all are learnt now.
+    stamp : date
+        Stands in for the stamp of files that bear none.
+
+    Returns
+    -------
+    list of Outcome
+        One per file; a file that is refused keeps no other from being loaded.
+    """
+    with writing(ws.data):
+        return _load_files(ws, name, files, replay, stamp, track)
+
+
+def _load_files(
+    ws: Workspace, name: str, files: Iterable[Path], replay: bool, stamp: dt.date | None, track: Track
+) -> list[Outcome]:
+    source = ws.operation.sources[name]
+    out, due = [], []
+    for path in track(list(files), "reading"):
+        try:
+            raw = path.read_bytes()
+            series = _series_of(source, path.name)
+            if not series:
+                out.append(Outcome(name, "skipped", "no series is read from a file of this name", path.name))
+                continue
+            parsed = sources.parse(name, source, raw, series)
+            when = _end_of(parsed.published or stamp or _last_day(parsed.observations)) if replay else ws.now()
+            if when > ws.now():
+                raise ParseError(f"is stamped {when.date()}, which has not come yet")
+        except (ParseError, OSError) as error:
+            out.append(_refused(ws, name, path, error))
+            continue
+        due.append((when, path, raw))
+    if replay and due:
+        ws.store.mark_replayed()
+    for when, path, raw in track(sorted(due, key=lambda d: (d[0], d[1].name)), "storing"):
+        try:
+            outcome = take(ws, name, raw, when, path.name)
+        except StoreError as error:
+            outcome = Outcome(name, "refused", str(error))
+        out.append(Outcome(name, outcome.outcome, outcome.message, path.name, when, outcome.changes))
+    return out
+
+
+def take(ws: Workspace, name: str, raw: bytes, at: dt.datetime, where: str) -> Outcome:
+    """Archive and store one document that did not come over HTTP, as learnt at ``at``."""
+    sha256 = ws.archive.put(raw)
+    ws.store.add_document(name, sha256, url=where, retrieved_at=at, size=len(raw))
+    return _read(ws, name, ws.operation.sources[name], sha256, raw, at, where)
+
+
+def _refused(ws: Workspace, name: str, path: Path, error: Exception) -> Outcome:
+    message = f"{path.name}: {error}"
+    at = ws.now()
+    if isinstance(error, ParseError):
+        raw = path.read_bytes()
+        sha256 = ws.archive.put(raw)
+        document = ws.store.add_document(name, sha256, url=path.name, retrieved_at=at, size=len(raw))
+        ws.store.add_findings(at, name, [Finding("layout", "error", message)], document)
+    return Outcome(name, "refused", message, path.name)
+
+
+def _end_of(day: dt.date) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time.max, tzinfo=dt.UTC)
+
+
+def _last_day(observations: pd.DataFrame) -> dt.date:
+    """Last day of the last period of a document without a stamp."""
+    if observations.empty:
+        raise ParseError("holds no figure and bears no stamp")
+    return dt.date.fromisoformat(str(pd.Period(observations["period"].max()).end_time.date()))
+
+
+# -------------------------------------------------------------------------------------- release
+
+
+def release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mapping[str, str]) -> releases.Release:
+    """Determine, compile, write, sign and point to the next release of one audience.
+
+    Parameters
+    ----------
+    at : datetime
+        The vintage: everything is as it was known then. In a live database it is now.
+
+    Raises
+    ------
+    ReleaseError
+        When ``at`` is not after the last release, or nothing can be released.
+    """
+    with writing(ws.data):
+        recover(ws, audience)
+        return _release(ws, audience, at, environ)
+
+
+def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mapping[str, str]) -> releases.Release:
+    root = ws.root(audience)
+    last = releases.latest(root)
+    if last is not None and iso(at) <= last.manifest["vintage"]:
+        raise ReleaseError(f"{iso(at)} is not after release {last.number} ({last.manifest['vintage']})")
+    number = last.number + 1 if last else 1
+    eligible = figures.eligible(ws.operation, audience)
+    observed = ws.store.observations(as_of=at)
+    observed = observed[observed["series"].isin(list(eligible.series))]
+    if observed.empty:
+        raise ReleaseError(
+            f"nothing is known at {iso(at)} that a {audience} release may use: collect or backfill first"
+        )
+    made, bases = _figures(ws, audience, eligible, observed, at)
+    edition = documents.Edition(
+        audience=audience,
+        number=number,
+        vintage=iso(at),
+        released_at=iso(at),
+        next_release=_next_release(ws.operation, at),
+        simulated=ws.simulated,
+        replayed=ws.store.kind == "replayed",
+        operation=ws.operation,
+        methodology=ws.methodology,
+        eligible=eligible,
+    )
+    parts = ws.store.parts(audience)
+    told = documents.build(edition, made, _kept(last, parts), _facts_by_source(ws, observed))
+    register = _series_register(ws, audience, eligible, bases)
+    files = {
+        **told.files,
+        "register.json": register,
+        "methodology.toml": methodology_bytes(ws.methodology),
+    }
+    published.append(root / "published.db", number, iso(at), iso(at), told.rows)
+    key = _signing_key(ws, environ, at)
+    done = releases.freeze(root, files, _manifest(ws, edition, eligible, register, at), key, number=number)
+    listed = done.manifest["files"]
+    ws.store.set_parts(audience, {n: (p, listed[n]["sha256"]) for n, p in told.fingerprints.items()})
+    ws.store.record_release(audience, done.number, at, at, done.manifest_sha256)
+    log.info("released", audience=audience, number=done.number, vintage=iso(at), files=len(files))
+    return done
+
+
+def recover(ws: Workspace, audience: Audience) -> list[str]:
+    """Finish or clear away what an interrupted release left; return what was done, in words."""
+    root = ws.root(audience)
+    root.mkdir(parents=True, exist_ok=True)
+    done = releases.recover(root, ws.data / "public" / "jwks.json") if (root / "releases").is_dir() else []
+    last = releases.latest(root)
+    dropped = published.discard_after(root / "published.db", last.number if last else 0)
+    if dropped:
+        done.append(f"dropped the queryable rows of {dropped} release that was never finished")
+    if last is not None:
+        vintage = dt.datetime.fromisoformat(last.manifest["vintage"])
+        ws.store.record_release(audience, last.number, vintage, vintage, last.manifest_sha256)
+    for line in done:
+        log.warning("recovered", audience=audience, what=line)
+    return done
+
+
+def _figures(
+    ws: Workspace, audience: Audience, eligible: figures.Eligible, observed: pd.DataFrame, at: dt.datetime
+) -> tuple[figures.Figures, list[dict[str, Any]]]:
+    known_on = at.astimezone(dt.UTC).date().isoformat()
+    quoted = figures.all_quotes(ws.methodology, eligible, observed)
+    before = ws.store.bases(audience)
+    ws.store.add_bases(audience, at, figures.bases_due(quoted, ws.methodology, before, known_on))
+    bases = ws.store.bases(audience)
+    priced = figures.prices(quoted, ws.methodology, bases, known_on)
+    weights_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
+    production = _production(ws.store, weights_of, at)
+    return figures.Figures(priced, figures.baskets(ws.methodology, priced, production, weights_of)), bases
+
+
+def _production(store: Store, series: Iterable[str], at: dt.datetime) -> pd.DataFrame:
+    """Every vintage of the production series up to an instant."""
+    parts = [store.history(name).assign(series=name) for name in series]
+    columns = ["series", "period", "vintage", "value", "status"]
+    known = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+    return known[known["vintage"] <= micros(at)].reset_index(drop=True)
+
+
+def _kept(last: releases.Release | None, parts: Mapping[str, tuple[str, str]]) -> documents.Kept:
+    """Offer yearly parts of the last release whose inputs did not change, and whose bytes are sound."""
+
+    def kept(name: str, fingerprint: str) -> bytes | None:
+        before = parts.get(name)
+        if last is None or before is None or before[0] != fingerprint:
+            return None
+        if last.manifest["files"].get(name, {}).get("sha256") != before[1]:
+            return None
+        raw = (last.folder / name).read_bytes()
+        return raw if hashlib.sha256(raw).hexdigest() == before[1] else None
+
+    return kept
+
+
+def _facts_by_source(ws: Workspace, observed: pd.DataFrame) -> dict[str, Any]:
+    owner = ws.operation.source_of()
+    out = {}
+    for name, rows in observed.groupby(observed["series"].map(owner)):
+        out[str(name)] = {
+            "series": int(rows["series"].nunique()),
+            "observations": len(rows),
+            "first_period": rows["period"].min(),
+            "last_period": rows["period"].max(),
+            "last_vintage": iso(instant(int(rows["vintage"].max()))),
+        }
+    return out
+
+
+def _series_register(
+    ws: Workspace, audience: Audience, eligible: figures.Eligible, bases: list[dict[str, Any]]
+) -> bytes:
+    """Every fact of a series that computation reads, and the bases in force; archived by its hash."""
+    owner = ws.operation.source_of()
+    register = {
+        "audience": audience,
+        "series": [
+            {"source": owner[s.id], **s.model_dump(mode="json"), "closed": s.id in eligible.closed}
+            for s in sorted(eligible.series.values(), key=lambda s: s.id)
+        ],
+        "bases": [{**b, "vintage": iso(instant(b["vintage"]))} for b in bases],
+    }
+    raw = releases.canonical(register)
+    ws.archive.put(raw)
+    return raw
+
+
+def _manifest(
+    ws: Workspace, edition: documents.Edition, eligible: figures.Eligible, register: bytes, at: dt.datetime
+) -> dict[str, Any]:
+    used = {
+        name for name, source in ws.operation.sources.items() if any(s.id in eligible.series for s in source.series)
+    }
+    method = methodology_bytes(ws.methodology)
+    ws.archive.put(method)
+    return {
+        "audience": edition.audience,
+        "vintage": edition.vintage,
+        "released_at": edition.released_at,
+        "simulated": edition.simulated,
+        "replayed": edition.replayed,
+        "methodology": {"id": ws.methodology.id, "sha256": ws.methodology.sha256},
+        "register": {"sha256": hashlib.sha256(register).hexdigest()},
+        "operation": {"sha256": ws.archive.put(canonical(ws.operation))},
+        "decisions": {"number": 0, "sha256": hashlib.sha256(b"").hexdigest()},
+        "documents": [
+            {"source": d["source"], "sha256": d["sha256"], "vintage": iso(instant(d["vintage"]))}
+            for d in ws.store.documents(as_of=at)
+            if d["source"] in used
+        ],
+        "algorithms": ALGORITHMS,
+        "software": f"lodemark {__version__}",
+    }
+
+
+def _signing_key(ws: Workspace, environ: Mapping[str, str], at: dt.datetime) -> keys.SigningKey:
+    """Return the key that signs; the first release of a folder makes one when nobody did."""
+    if not keys.list_keys(ws.data) and not environ.get(keys.ENVIRONMENT):
+        return keys.new_key(ws.data, min(at, ws.now()))
+    return keys.signing_key(ws.data, environ, at)
+
+
+def _next_release(operation: Operation, at: dt.datetime) -> str | None:
+    publish = operation.publish
+    zone = ZoneInfo(publish.time_zone)
+    trigger = CronTrigger.from_crontab(publish.schedule, timezone=zone)
+    due = trigger.get_next_fire_time(None, at.astimezone(zone) + dt.timedelta(seconds=1))
+    return iso(due) if due else None
+
+
+def _counts(changes: Changes) -> dict[str, int]:
+    return {"new": changes.new, "revised": changes.revised, "withdrawn": changes.withdrawn}
+
+
+# --------------------------------------------------------------------------------------- status
+
+
+def status(ws: Workspace, schedule: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """State of operation: sources with their age, last releases, findings. Stands outside releases.
+
+    Parameters
+    ----------
+    schedule : mapping of job to the instant when it runs next
+    """
+    now = ws.now()
+    visits = {v["source"]: v for v in ws.store.visits()}
+    stored = {row["source"]: row for row in ws.store.summary()}
+    out: dict[str, Any] = {
+        "at": iso(now),
+        "kind": ws.store.kind,
+        "sources": {},
+        "releases": {},
+        "jobs": dict(schedule or {}),
+    }
+    for name, source in ws.operation.sources.items():
+        visit, row = visits.get(name), stored.get(name)
+        last = instant(row["last_vintage"]) if row else None
+        age = (now - last).total_seconds() / 86400 if last else None
+        out["sources"][name] = {
+            "title": source.title,
+            "reachable": visit["outcome"] != "failed" if visit else None,
+            "outcome": visit["outcome"] if visit else None,
+            "message": visit["message"] if visit and visit["outcome"] in ("failed", "refused") else None,
+            "visited_at": visit["at"] if visit else None,
+            "next_visit": (schedule or {}).get(f"collect {name}"),
+            "observations": row["rows"] - row["withdrawn"] if row else 0,
+            "revised": row["revised"] if row else 0,
+            "withdrawn": row["withdrawn"] if row else 0,
+            "last_period": row["last_period"] if row else None,
+            "last_vintage": iso(last) if last else None,
+            "age_days": round(age, 2) if age is not None else None,
+            "stale": age is not None and age > source.min_age_ok_days,
+            "open": source.rights.publish_value,
+        }
+    for audience in ("public", "internal"):
+        row = ws.store.last_release(audience)
+        if row:
+            out["releases"][audience] = {"number": row["number"], "released_at": row["released_at"]}
+    return out
+
+
+def write_status(ws: Workspace, schedule: Mapping[str, str] | None = None) -> None:
+    """Write ``status.json`` for the web process, in one step."""
+    keys.write_durably(ws.data / "status.json", orjson.dumps(status(ws, schedule), option=orjson.OPT_INDENT_2))
+
+
+__all__ = [
+    "Outcome",
+    "PricingError",
+    "Workspace",
+    "collect",
+    "load_files",
+    "opened",
+    "recover",
+    "release",
+    "status",
+    "writing",
+]

@@ -1,0 +1,362 @@
+"""``published.db``: the publishable rows of each release, and all that the web may query.
+
+Each release appends only what is new or changed; a row that a release no longer shows is recorded as
+withdrawn (value NULL). So every release can be read as it was, and a daily release costs what changed.
+
+Standard library only: the web process reads this file and must start without pandas or sqlite-utils.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+from pricing.errors import ReleaseError
+
+Kind = Literal["index", "price"]
+T = TypeVar("T")
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_PERIOD = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
+_BEYOND = "~"  # sorts after every character of a period: '2026-11~' follows '2026-11-30'
+
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS release (
+        number INTEGER PRIMARY KEY, vintage TEXT NOT NULL, released_at TEXT NOT NULL) STRICT""",
+    """CREATE TABLE IF NOT EXISTS dataset (
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,
+        unit TEXT NOT NULL, UNIQUE (kind, name, frequency)) STRICT""",
+    """CREATE TABLE IF NOT EXISTS value (
+        dataset INTEGER NOT NULL REFERENCES dataset (id), period TEXT NOT NULL,
+        release INTEGER NOT NULL REFERENCES release (number),
+        value REAL, unrounded REAL, status TEXT NOT NULL, grade TEXT,
+        PRIMARY KEY (dataset, period, release)) STRICT, WITHOUT ROWID""",
+)
+
+# SQLite promises that the other columns stand in the row that max() took.
+_STATE = """SELECT period, value, unrounded, status, grade, max(release) FROM value
+    WHERE dataset = ? AND period >= ? AND period <= ? AND release <= ? GROUP BY period ORDER BY period"""
+
+
+class Row(NamedTuple):
+    """One publishable figure, as the release stage hands it over.
+
+    ``name`` is the index's id or ``mineral/stage/zone``; ``value`` is rounded by the methodology's
+    rule, ``unrounded`` is the double behind it, both in ``unit``.
+    """
+
+    kind: Kind
+    name: str
+    frequency: str
+    unit: str
+    period: str
+    value: float
+    unrounded: float
+    status: str
+    grade: str | None = None
+
+
+class Value(NamedTuple):
+    """One figure as a release shows it; ``value`` is None when the release withdrew it."""
+
+    period: str
+    value: float | None
+    unrounded: float | None
+    status: str
+    grade: str | None
+    since_release: int
+
+
+_Dataset = tuple[str, str, str]
+_Content = tuple[float, float, str, str | None]
+_Wanted = dict[_Dataset, tuple[str, dict[str, _Content]]]
+_Change = tuple[_Dataset, str, str, _Content | None]
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def append(
+    path: Path, number: int, vintage: str, released_at: str, rows: Iterable[Row], *, complete: bool = True
+) -> int:
+    """Record what a release shows, in one transaction.
+
+    Parameters
+    ----------
+    path : Path
+        ``published.db``; made when absent.
+    number : int
+        The release. Must be above the last one recorded.
+    vintage, released_at : str
+        Instants as ``2026-11-23T14:00:00.000000Z``; neither may lie before the last release's.
+    rows : iterable of Row
+        All figures of every dataset that is named at all; what is missing from it is withdrawn.
+    complete : bool
+        The rows are the whole release, so a dataset that they do not name is withdrawn as well: a
+        market whose rights have ended must not stay readable. False leaves other datasets as they are.
+
+    Returns
+    -------
+    int
+        Rows written: those new, changed or withdrawn. 0 when this release is recorded already.
+
+    Raises
+    ------
+    ReleaseError
+        The number or an instant goes backwards, a row is unusable, a unit changed, or the release is
+        recorded already with other content.
+    """
+    wanted = _by_dataset(rows)
+    with _writing(path) as db:
+        present = _check_release(db, path, number, vintage, released_at)
+        changes = list(_changes(db, wanted, number, complete))
+        if present:
+            if changes:
+                dataset, _, period, _ = changes[0]
+                raise ReleaseError(
+                    f"{path}: release {number} is recorded with other content: {len(changes)} rows differ, first "
+                    f"{'/'.join(dataset)} {period}; discard_after({number - 1}) lets it be recorded anew"
+                )
+            return 0
+        db.execute("INSERT INTO release VALUES (?, ?, ?)", (number, vintage, released_at))
+        _insert(db, number, changes)
+        return len(changes)
+
+
+def discard_after(path: Path, number: int) -> int:
+    """Forget the releases above ``number``: those that a killed process recorded and never finished.
+
+    Returns
+    -------
+    int
+        Releases forgotten. 0 also when there is no such file.
+    """
+    if not path.exists():
+        return 0
+    with _writing(path) as db:
+        db.execute("DELETE FROM value WHERE release > ?", (number,))
+        db.execute("DELETE FROM dataset WHERE id NOT IN (SELECT dataset FROM value)")
+        return db.execute("DELETE FROM release WHERE number > ?", (number,)).rowcount
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """One immediate transaction of the one writer, on disk when the block is left."""
+    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _SCHEMA:
+                db.execute(statement)
+            yield db
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+
+def _by_dataset(rows: Iterable[Row]) -> _Wanted:
+    wanted: _Wanted = {}
+    for row in rows:
+        where = f"{row.kind} {row.name} {row.frequency} {row.period}"
+        if not _PERIOD.fullmatch(row.period):
+            raise ReleaseError(f"{where}: a period is YYYY, YYYY-MM or YYYY-MM-DD")
+        for field, number in (("value", row.value), ("unrounded", row.unrounded)):
+            if number is None or not math.isfinite(number):
+                raise ReleaseError(f"{where}: {field} is {number!r}; leave out what has no value")
+        unit, content = wanted.setdefault((row.kind, row.name, row.frequency), (row.unit, {}))
+        if row.unit != unit:
+            raise ReleaseError(f"{where}: unit {row.unit!r}, but {unit!r} in other rows of the same dataset")
+        if row.period in content:
+            raise ReleaseError(f"{where}: given twice")
+        content[row.period] = (float(row.value), float(row.unrounded), row.status, row.grade)
+    return wanted
+
+
+def _check_release(db: sqlite3.Connection, path: Path, number: int, vintage: str, released_at: str) -> bool:
+    """Return whether the release is recorded already; raise ReleaseError when it cannot follow."""
+    for field, instant in (("vintage", vintage), ("released_at", released_at)):
+        if not _INSTANT.fullmatch(instant):
+            raise ReleaseError(f"release {number}: {field} {instant!r} is not as 2026-11-23T14:00:00.000000Z")
+    same = db.execute("SELECT vintage, released_at FROM release WHERE number = ?", (number,)).fetchone()
+    if same is not None:
+        if same != (vintage, released_at):
+            raise ReleaseError(
+                f"{path}: release {number} is recorded with the instants {same}, not {(vintage, released_at)}"
+            )
+        return True
+    last = db.execute("SELECT number, vintage, released_at FROM release ORDER BY number DESC LIMIT 1").fetchone()
+    if last is not None and number <= last[0]:
+        raise ReleaseError(f"{path}: release {number} comes after release {last[0]}: numbers only grow")
+    if number < 1:
+        raise ReleaseError(f"release {number}: numbers start at 1")
+    if last is not None and (vintage < last[1] or released_at < last[2]):
+        raise ReleaseError(
+            f"{path}: release {number} ({vintage}, {released_at}) lies before release {last[0]} ({last[1]}, {last[2]})"
+        )
+    return False
+
+
+def _changes(db: sqlite3.Connection, wanted: _Wanted, number: int, complete: bool) -> Iterator[_Change]:
+    known = {
+        (kind, name, frequency): (id_, unit) for id_, kind, name, frequency, unit in db.execute("SELECT * FROM dataset")
+    }
+    for dataset in sorted(known.keys() | wanted.keys() if complete else wanted.keys()):
+        id_, old_unit = known.get(dataset, (None, None))
+        unit, new = wanted.get(dataset, (old_unit or "", {}))
+        if id_ is not None and unit != old_unit:
+            raise ReleaseError(
+                f"{'/'.join(dataset)}: unit {unit!r}, but {old_unit!r} before; another unit needs another name"
+            )
+        rows = db.execute(_STATE, (id_, "", _BEYOND, number)) if id_ is not None else ()
+        old = {period: content for period, *content, _ in rows if content[0] is not None}
+        for period in sorted(old.keys() | new.keys()):
+            if period not in new:
+                yield dataset, unit, period, None
+            elif tuple(old.get(period, ())) != new[period]:
+                yield dataset, unit, period, new[period]
+
+
+def _insert(db: sqlite3.Connection, number: int, changes: list[_Change]) -> None:
+    ids: dict[_Dataset, int] = {}
+    for dataset, unit, _, _ in changes:
+        if dataset not in ids:
+            db.execute(
+                "INSERT OR IGNORE INTO dataset (kind, name, frequency, unit) VALUES (?, ?, ?, ?)", (*dataset, unit)
+            )
+            (ids[dataset],) = db.execute(
+                "SELECT id FROM dataset WHERE (kind, name, frequency) = (?, ?, ?)", dataset
+            ).fetchone()
+    withdrawn = (None, None, "withdrawn", None)
+    db.executemany(
+        "INSERT INTO value (dataset, period, release, value, unrounded, status, grade) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        ((ids[dataset], period, number, *(content or withdrawn)) for dataset, _, period, content in changes),
+    )
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def query(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
+    """Ask one question on a read-only connection that is closed again, and return its answer.
+
+    Where the folder cannot be written, SQLite cannot open a resting WAL database (it would have to make
+    the ``-wal`` and ``-shm`` files). Without those files nobody is writing, so the file is then read as
+    it lies, and read again if anybody touched it meanwhile.
+
+    Raises
+    ------
+    sqlite3.Error
+        The file is absent, or is not such a database.
+    """
+    uri = path.resolve().as_uri() + "?mode=ro"
+    for attempt in range(20):
+        before = _touched(path)
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
+                return ask(connection)
+        except sqlite3.OperationalError as error:
+            if (
+                error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+                or not path.exists()
+            ):
+                raise
+        if before is not None:
+            with closing(sqlite3.connect(uri + "&immutable=1", uri=True)) as connection:
+                answer = ask(connection)
+            if _touched(path) == before:
+                return answer
+        time.sleep(0.01 * attempt)
+    raise sqlite3.OperationalError(f"{path}: written to all the time; its folder is read-only for this process")
+
+
+def _touched(path: Path) -> tuple[int, int, int] | None:
+    """Return the file's identity while nobody has it open for writing, else None."""
+    if path.with_name(path.name + "-wal").exists():
+        return None
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def read(
+    connection: sqlite3.Connection,
+    kind: Kind,
+    name: str,
+    frequency: str,
+    *,
+    release: int,
+    start: str | None = None,
+    end: str | None = None,
+) -> list[Value]:
+    """Return the figures of one dataset as a release showed them, by period.
+
+    Parameters
+    ----------
+    release : int
+        What later releases changed is not seen.
+    start, end : str or None
+        ``YYYY``, ``YYYY-MM`` or ``YYYY-MM-DD``. A period is in when its first day lies between the
+        first day of ``start`` and the last day of ``end``, whatever the frequency.
+
+    Returns
+    -------
+    list of Value
+        Withdrawn periods are in it with ``value`` None, from the release that withdrew them.
+    """
+    named = "SELECT id FROM dataset WHERE (kind, name, frequency) = (?, ?, ?)"
+    found = connection.execute(named, (kind, name, frequency)).fetchone()
+    if found is None:
+        return []
+    bounds = (lower_bound(start) if start else "", (end or "") + _BEYOND)
+    return [Value(*row) for row in connection.execute(_STATE, (found[0], *bounds, release))]
+
+
+def lower_bound(start: str) -> str:
+    """Return the shortest period with the same first day: ``2026-01-01`` and ``2026-01`` are ``2026``.
+
+    As text, it sorts at or before every period that starts on that day or later.
+    """
+    while start.endswith("-01"):
+        start = start[:-3]
+    return start
+
+
+def datasets(connection: sqlite3.Connection, kind: Kind, name: str, *, release: int) -> dict[str, str]:
+    """Return the unit of each frequency in which a release or an earlier one shows the named dataset."""
+    return dict(
+        connection.execute(
+            """SELECT frequency, unit FROM dataset WHERE (kind, name) = (?, ?)
+            AND EXISTS (SELECT 1 FROM value WHERE dataset = dataset.id AND release <= ?) ORDER BY frequency""",
+            (kind, name, release),
+        )
+    )
+
+
+def newest(connection: sqlite3.Connection) -> int:
+    """Return the last release that is recorded, 0 when there is none."""
+    (number,) = connection.execute("SELECT max(number) FROM release").fetchone()
+    return int(number or 0)
+
+
+def release_at(connection: sqlite3.Connection, instant: str) -> int | None:
+    """Return the last release made at or before an instant (``2026-11-23T14:00:00.000000Z``), or None.
+
+    Raises
+    ------
+    ValueError
+        The instant is in another form; texts of other forms would not compare.
+    """
+    if not _INSTANT.fullmatch(instant):
+        raise ValueError(f"an instant is as 2026-11-23T14:00:00.000000Z: {instant!r}")
+    (number,) = connection.execute("SELECT max(number) FROM release WHERE released_at <= ?", (instant,)).fetchone()
+    return None if number is None else int(number)

@@ -1,0 +1,465 @@
+"""Accepted observations of one market into one reference price, with what made it.
+
+Pure: frames in, frames out. The order is fixed by the methodology: collapse copies by origin, take
+out each origin's basis, exclude on the cross-section, combine by weighted median, grade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pricing.config import Basis, Determination, Market, Series
+
+Floats = npt.NDArray[np.float64]
+
+OUT_STATUSES = ("voided", "suspended", "limit")  # statuses of a quotation that stay out of determinations
+SLIP_TOLERANCE = 0.04
+# Ratios that a wrong unit leaves behind; the factors are those of pricing.units.
+SLIPS = {
+    10.0: "a decimal place",
+    100.0: "per cent or cents",
+    1000.0: "kg and t",
+    2204.6226: "lb and t",
+    2.2046226: "lb and kg",
+    31.1034768: "troy ounce and gram",
+    32150.7466: "troy ounce and t",
+    1.1023113: "short ton and t",
+}
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """Normalised quotations of one market at one frequency.
+
+    Attributes
+    ----------
+    market : Market
+    frequency : {"daily", "monthly"}
+    series : tuple of Series, length n
+        The columns, in order.
+    value : DataFrame, period × series
+        As quoted, in each series' own unit. NaN where nothing was quoted.
+    usd_per_t : DataFrame, period × series
+        In the market's unit. NaN where nothing was quoted or no exchange rate was known.
+    status : DataFrame, period × series
+        Status text; empty where nothing was quoted.
+    fx, fx_period, vat : DataFrame, period × series
+        The exchange rate (USD per unit of currency), its date, and the tax rate that was taken out.
+    closed : frozenset of str
+        Series whose own values may not be shown to this audience.
+    """
+
+    market: Market
+    frequency: str
+    series: tuple[Series, ...]
+    value: pd.DataFrame
+    usd_per_t: pd.DataFrame
+    status: pd.DataFrame
+    fx: pd.DataFrame
+    fx_period: pd.DataFrame
+    vat: pd.DataFrame
+    closed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Reference prices of one market at one frequency, with everything that made them.
+
+    Attributes
+    ----------
+    frame : DataFrame, by period
+        ``unrounded`` (USD/t; NaN: no price), ``value`` (rounded), ``status``, ``type``, ``grade``,
+        ``origins`` (that made it), ``low``, ``high``, ``mean``, ``spread``, ``largest_weight``.
+    origins : tuple of str, length m
+        Columns of the arrays below.
+    chosen : int array, period × origin
+        Position in ``quotes.series`` of the contributor that spoke for the origin; -1 for none.
+    age : int array, period × origin
+        Days since the quotation that was used.
+    adjusted : float array, period × origin
+        USD/t after the basis was taken out. NaN where the origin is absent.
+    ratio : float array, period × origin
+        The basis in force. NaN: none yet.
+    weight : float array, period × origin
+        Share in the median; 0 for an excluded origin.
+    excluded : object array, period × origin
+        The rule that excluded the origin, or empty text.
+    """
+
+    quotes: Quotes
+    frame: pd.DataFrame
+    origins: tuple[str, ...]
+    chosen: npt.NDArray[np.int64]
+    age: npt.NDArray[np.int64]
+    adjusted: Floats
+    ratio: Floats
+    weight: Floats
+    excluded: npt.NDArray[np.object_]
+
+
+# ------------------------------------------------------------------------------------- origins
+
+
+def usable(quotes: Quotes, rules: Determination) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what each series says for each period, and how many days old that is.
+
+    A quotation that is made less often than the market's frequency (a weekly one in a daily market)
+    stays usable for ``stale_days`` of its own frequency. A voided, suspended or limit-locked price
+    is no quotation, and ends the life of the one before it.
+
+    Returns
+    -------
+    usd_per_t, age_days : DataFrame, period × series
+        NaN where the series says nothing usable.
+    """
+    out = quotes.status.isin(OUT_STATUSES)
+    fresh = quotes.usd_per_t.mask(out)
+    age = fresh.where(fresh.isna(), 0.0)
+    days = pd.Series(_ordinal_days(quotes.usd_per_t.index), index=quotes.usd_per_t.index, dtype="float64")
+    for series in quotes.series:
+        limit = rules.stale_days.get(series.frequency, 0)
+        if not limit or quotes.frequency != "daily":
+            continue
+        column = fresh[series.id]
+        # a status row counts as "spoken", so that nothing is carried across it
+        spoken = column.notna() | out[series.id]
+        last = days.where(spoken).ffill()
+        carried = column.where(spoken).mask(spoken & column.isna(), np.inf).ffill().replace(np.inf, np.nan)
+        lived = days - last
+        fresh[series.id] = carried.where(lived <= limit)
+        age[series.id] = lived.where(fresh[series.id].notna())
+    return fresh, age
+
+
+def by_origin(
+    quotes: Quotes, usd_per_t: pd.DataFrame, age: pd.DataFrame
+) -> tuple[tuple[str, ...], Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Collapse copies: inside one origin the freshest contributor speaks, then the lowest precedence.
+
+    Returns
+    -------
+    origins : tuple of str, length m
+    values : float array, period × origin [USD/t]
+    chosen : int array, period × origin
+        Position in ``quotes.series``, -1 for none.
+    ages : int array, period × origin [days]
+    """
+    origins = tuple(sorted({s.origin for s in quotes.series}))
+    shape = (len(usd_per_t), len(origins))
+    values, chosen, ages = np.full(shape, np.nan), np.full(shape, -1), np.zeros(shape, dtype=np.int64)
+    order = sorted(range(len(quotes.series)), key=lambda i: (quotes.series[i].precedence, quotes.series[i].id))
+    table, old = usd_per_t.to_numpy(), age.to_numpy()
+    for position in order:
+        column = origins.index(quotes.series[position].origin)
+        candidate, days = table[:, position], np.nan_to_num(old[:, position]).astype(np.int64)
+        better = ~np.isnan(candidate) & (np.isnan(values[:, column]) | (days < ages[:, column]))
+        values[better, column] = candidate[better]
+        chosen[better, column] = position
+        ages[better, column] = days[better]
+    return origins, values, chosen, ages
+
+
+# --------------------------------------------------------------------------------------- basis
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One origin's lasting ratio to the anchor, and what it was estimated on."""
+
+    origin: str
+    ratio: float
+    common: int
+    via: str
+
+
+def estimate_bases(
+    values: pd.DataFrame, anchor: str, least_common: int, previous: Mapping[str, float] | None = None
+) -> list[Ratio]:
+    """Ratio of each origin to the anchor over one window.
+
+    The ratio is the median of the ratios of common periods: to the anchor where there are enough,
+    else through the origin with a known ratio that shares most periods. An origin that cannot be
+    reached keeps the ratio it had; without one it gets none, and stays out.
+
+    Parameters
+    ----------
+    values : DataFrame, period × origin [USD/t]
+        The window only.
+    anchor : str
+        Its ratio is 1, always.
+    least_common : int
+        Fewest common periods for an estimate.
+    previous : mapping of origin to ratio
+        The ratios in force before.
+    """
+    previous = previous or {}
+    present = values.notna()
+    found = {anchor: Ratio(anchor, 1.0, int(present[anchor].sum()) if anchor in values else 0, "anchor")}
+    # with the anchor silent in this window, an origin of known ratio stands in for it
+    if not found[anchor].common:
+        standing = [(-int(present[o].sum()), o) for o in previous if o in values and o != anchor]
+        if standing:
+            count, origin = min(standing)
+            found[origin] = Ratio(origin, previous[origin], -count, "held")
+    while True:
+        links = [
+            (-int((present[new] & present[known]).sum()), known != anchor, known, new)
+            for new in values.columns
+            if new not in found
+            for known in found
+            if known in values
+        ]
+        links = [link for link in links if -link[0] >= least_common]
+        direct = [link for link in links if not link[1]]
+        if not links:
+            break
+        count, _, known, new = min(direct or links)
+        ratio = float((values[new] / values[known]).median()) * found[known].ratio
+        found[new] = Ratio(new, ratio, -count, known)
+    for origin, ratio in sorted(previous.items()):
+        found.setdefault(origin, Ratio(origin, ratio, 0, "held"))
+    return [found[o] for o in sorted(found)]
+
+
+def reviews(periods: Sequence[str], rules: Basis, known_on: str) -> list[tuple[str, str, str]]:
+    """Return the reviews that were due by a day: (effective, first, after), as period texts.
+
+    The first one, effective from the beginning (empty text), is estimated on the first window of
+    the data; the others on the window that ends where they become effective.
+    """
+    if not periods:
+        return []
+    start = pd.Period(periods[0][:7], "M")
+    due = [("", periods[0][:7], str(start + rules.window_months))]
+    for year in range(start.year + 1, int(known_on[:4]) + 1):
+        effective = pd.Period(f"{year}-{rules.review_month:02d}", "M")
+        if str(effective) <= known_on and effective - rules.window_months >= start:
+            due.append((str(effective), str(effective - rules.window_months), str(effective)))
+    return due
+
+
+def ratios_in_force(
+    periods: Sequence[str], origins: Sequence[str], bases: Sequence[Mapping[str, Any]]
+) -> tuple[Floats, npt.NDArray[np.object_]]:
+    """Lay dated bases out by period.
+
+    Returns
+    -------
+    ratio : float array, period × origin
+        NaN where an origin has no basis yet.
+    effective : object array, period
+        From when the basis in force applies.
+    """
+    ratio = np.full((len(periods), len(origins)), np.nan)
+    in_force = np.full(len(periods), "", dtype=object)
+    index = np.array(periods, dtype=object)
+    for effective in sorted({b["effective"] for b in bases}):
+        rows = index >= effective
+        in_force[rows] = effective
+        for base in bases:
+            if base["effective"] == effective and base["origin"] in origins:
+                ratio[rows, origins.index(base["origin"])] = base["ratio"]
+    return ratio, in_force
+
+
+# --------------------------------------------------------------------------------- determination
+
+
+def weighted_median(values: Floats, weights: Floats) -> Floats:
+    """Weighted median of each row; NaN values and zero weights do not count.
+
+    Where the cumulated weight meets one half exactly, the mean of the two values beside it: with
+    equal weights this is the ordinary median.
+
+    Parameters
+    ----------
+    values, weights : float array, (t, m)
+
+    Returns
+    -------
+    float array, (t,)
+        NaN for a row without values.
+    """
+    weights = np.where(np.isnan(values), 0.0, weights)
+    filled = np.where(weights > 0, values, np.inf)
+    order = np.argsort(filled, axis=1, kind="stable")
+    ordered = np.take_along_axis(filled, order, axis=1)
+    cumulated = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
+    total = cumulated[:, -1:]
+    half = total / 2
+    tolerance = 1e-12 * np.where(total > 0, total, 1.0)
+    first = np.argmax(cumulated >= half - tolerance, axis=1)[:, None]
+    lower = np.take_along_axis(ordered, first, axis=1)[:, 0]
+    meets = np.abs(np.take_along_axis(cumulated, first, axis=1)[:, 0] - half[:, 0]) <= tolerance[:, 0]
+    after = np.minimum(first + 1, values.shape[1] - 1)
+    upper = np.take_along_axis(ordered, after, axis=1)[:, 0]
+    with np.errstate(invalid="ignore"):
+        middle = np.where(meets & np.isfinite(upper), (lower + upper) / 2, lower)
+    return np.where(np.isfinite(middle) & (total[:, 0] > 0), middle, np.nan)
+
+
+def determine(quotes: Quotes, bases: Sequence[Mapping[str, Any]], rules: Determination) -> Prices:
+    """Form the reference price of each period from the quotations of one market.
+
+    Parameters
+    ----------
+    quotes : Quotes
+    bases : sequence of mappings with ``effective, origin, ratio``
+        The dated bases of this market and frequency.
+    rules : Determination
+        Thresholds of the methodology.
+
+    Returns
+    -------
+    Prices
+        A period without a price has status ``missing`` (nobody usable), ``dispersed`` (those who
+        speak are too far apart) or ``suspended`` (what was quoted was voided, suspended or
+        limit-locked); never a guess.
+    """
+    usd_per_t, age = usable(quotes, rules)
+    origins, raw, chosen, ages = by_origin(quotes, usd_per_t, age)
+    ratio, _ = ratios_in_force(list(usd_per_t.index), origins, bases)
+    if len(origins) == 1:
+        ratio[:] = np.where(np.isnan(ratio), 1.0, ratio)
+    adjusted = raw / ratio
+    excluded = np.full(raw.shape, "", dtype=object)
+    excluded[~np.isnan(raw) & np.isnan(ratio)] = "no-basis"
+    _exclude_on_cross_section(adjusted, excluded, rules.max_spread)
+    used = ~np.isnan(adjusted) & (excluded == "")
+    weight = np.where(used, _tier_weights(quotes.series, chosen, rules), 0.0)
+    total = weight.sum(axis=1, keepdims=True)
+    weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    frame = _grade(quotes, adjusted, used, ages, chosen, weight, rules)
+    return Prices(quotes, frame, origins, chosen, ages, adjusted, ratio, weight, excluded)
+
+
+def _exclude_on_cross_section(adjusted: Floats, excluded: npt.NDArray[np.object_], limit: float) -> None:
+    """Mark origins that disagree with the median of their period; a move over time never excludes."""
+    candidates = np.where(excluded == "", adjusted, np.nan)
+    several = (~np.isnan(candidates)).sum(axis=1) >= 3
+    middle = weighted_median(candidates, np.ones_like(candidates))[:, None]
+    with np.errstate(invalid="ignore"):
+        far = (np.abs(candidates / middle - 1) > limit) & several[:, None]
+    for t, m in zip(*np.nonzero(far), strict=True):
+        excluded[t, m] = _slip(candidates[t, m] / middle[t, 0]) or "cross-section"
+
+
+def _slip(ratio: float) -> str:
+    size = ratio if ratio >= 1 else 1 / ratio
+    for factor, what in SLIPS.items():
+        if abs(size / factor - 1) <= SLIP_TOLERANCE:
+            return f"unit-slip ({what})"
+    return ""
+
+
+def _tier_weights(series: Sequence[Series], chosen: npt.NDArray[np.int64], rules: Determination) -> Floats:
+    by_series = np.array([rules.tier_weights.get(s.tier, 0.0) for s in series] + [0.0])
+    return by_series[chosen]
+
+
+def _grade(
+    quotes: Quotes,
+    adjusted: Floats,
+    used: npt.NDArray[np.bool_],
+    ages: npt.NDArray[np.int64],
+    chosen: npt.NDArray[np.int64],
+    weight: Floats,
+    rules: Determination,
+) -> pd.DataFrame:
+    """Price, spread, status, type and grade of each period."""
+    values = np.where(used, adjusted, np.nan)
+    n = used.sum(axis=1)
+    some = n > 0
+    low, high, mean = (np.full(len(n), np.nan) for _ in range(3))
+    low[some], high[some], mean[some] = (f(values[some], axis=1) for f in (np.nanmin, np.nanmax, np.nanmean))
+    spread = high / low - 1
+    dispersed = some & (spread > rules.widest)
+    fresh = (used & (ages == 0)).sum(axis=1)
+    middle = weighted_median(values, weight)
+    price = np.where(dispersed | (fresh == 0), np.nan, middle)
+    locked = quotes.status.isin(OUT_STATUSES).to_numpy().any(axis=1)
+    status = np.select(
+        [~np.isnan(price), dispersed, locked], ["normal", "dispersed", "suspended"], default="missing"
+    ).astype(object)
+    official = _all_official(quotes.series, chosen, used)
+    kind = np.select([n == 0, (n == 1) & official, n == 1], ["none", "official", "single-source"], default="determined")
+    # Aged quotations do not earn a grade, and origins far apart lose one.
+    earned = np.where(spread > rules.max_spread / 2, fresh - 1, fresh)
+    grade = np.select([earned >= rules.grades["A"], earned >= rules.grades["B"]], ["A", "B"], default="C").astype(
+        object
+    )
+    grade[np.isnan(price)] = None
+    return pd.DataFrame(
+        {
+            "unrounded": price,
+            "value": np.round(price, quotes.market.rounding),
+            "status": status,
+            "type": kind,
+            "grade": grade,
+            "origins": n,
+            "low": low,
+            "high": high,
+            "mean": mean,
+            "spread": spread,
+            "largest_weight": weight.max(axis=1) if weight.size else np.zeros(len(n)),
+        },
+        index=quotes.usd_per_t.index,
+    )
+
+
+def _all_official(
+    series: Sequence[Series], chosen: npt.NDArray[np.int64], used: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    official = np.array([s.tier == "official" for s in series] + [True])
+    return np.asarray((official[chosen] | ~used).all(axis=1), dtype=np.bool_)
+
+
+# ------------------------------------------------------------------------------------- months
+
+
+def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd.DataFrame:
+    """Return monthly reference prices as the mean of the month's daily determinations.
+
+    A month counts once it is over (by ``known_on``, an ISO day) and when at least ``month_share`` of
+    its weekdays have a price. The grade is that which at least half of the days reach.
+
+    Returns
+    -------
+    DataFrame, by month
+        The columns of ``Prices.frame`` and ``days`` (that entered the mean) and ``weekdays``.
+    """
+    frame = daily.frame[daily.frame["unrounded"].notna()]
+    if frame.empty:
+        return daily.frame.iloc[:0].assign(days=0, weekdays=0)
+    months = frame.index.str.slice(0, 7)
+    by_month = frame.groupby(months, sort=True)
+    out = by_month.agg(
+        unrounded=("unrounded", "mean"),
+        origins=("origins", "median"),
+        low=("low", "min"),
+        high=("high", "max"),
+        mean=("mean", "mean"),
+        spread=("spread", "median"),
+        largest_weight=("largest_weight", "median"),
+        days=("unrounded", "size"),
+    )
+    first = out.index.to_numpy().astype("datetime64[M]")
+    out["weekdays"] = np.busday_count(first, first + 1)
+    out["grade"] = by_month["grade"].agg(lambda g: sorted(g)[(len(g) - 1) // 2])
+    out["type"] = "mean-of-days"
+    out["status"] = "normal"
+    out["value"] = np.round(out["unrounded"], daily.quotes.market.rounding)
+    over = (first + 1).astype("datetime64[D]").astype(str) <= known_on
+    return out[over & (out["days"] >= rules.month_share * out["weekdays"])]
+
+
+def _ordinal_days(periods: pd.Index) -> npt.NDArray[np.int64]:
+    if len(periods) and len(periods[0]) == 10:
+        return periods.to_numpy().astype("datetime64[D]").astype(np.int64)
+    return np.arange(len(periods), dtype=np.int64)

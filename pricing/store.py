@@ -1,0 +1,641 @@
+"""The working store: one SQLite file, append-only, read as it was known at any instant.
+
+One process writes at a time (``pricing.pipeline`` holds the lock of the data folder). Everything one
+document says is written in one transaction, so a kill at any moment leaves the document either
+wholly stored or not at all.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+import pandas as pd
+import sqlite_utils
+from sqlite_utils import Migrations
+
+from pricing.errors import StoreError
+from pricing.quality import Finding
+
+Kind = Literal["live", "replayed", "simulated"]
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+SAME_INSTANT = 1_000  # microseconds: documents with the same stamp follow each other within this
+RELATIVE_TOLERANCE = 1e-9  # below this share of the value a difference is arithmetic, not a revision
+
+migrations = Migrations("lodemark")
+
+
+@migrations()
+def m001_initial(db: sqlite_utils.Database) -> None:
+    """First schema."""
+    for statement in _SCHEMA.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE document (
+    id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, source TEXT NOT NULL, url TEXT NOT NULL,
+    retrieved_at TEXT NOT NULL, http_status INTEGER, content_type TEXT NOT NULL, etag TEXT NOT NULL,
+    last_modified TEXT NOT NULL, size INTEGER NOT NULL, UNIQUE (sha256, source)) STRICT;
+CREATE TABLE visit (
+    source TEXT NOT NULL, url TEXT NOT NULL, at TEXT NOT NULL, outcome TEXT NOT NULL, message TEXT NOT NULL,
+    etag TEXT NOT NULL, last_modified TEXT NOT NULL, sha256 TEXT NOT NULL, succeeded_at TEXT NOT NULL,
+    PRIMARY KEY (source, url)) STRICT, WITHOUT ROWID;
+CREATE TABLE parsed (
+    document INTEGER NOT NULL REFERENCES document (id), register TEXT NOT NULL, vintage INTEGER NOT NULL,
+    published TEXT, new INTEGER NOT NULL, revised INTEGER NOT NULL, withdrawn INTEGER NOT NULL,
+    PRIMARY KEY (document, register)) STRICT, WITHOUT ROWID;
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT NOT NULL, last_vintage INTEGER,
+    discontinued INTEGER) STRICT;
+CREATE TABLE precision (
+    document INTEGER NOT NULL, series INTEGER NOT NULL, decimals INTEGER NOT NULL,
+    PRIMARY KEY (document, series)) STRICT, WITHOUT ROWID;
+CREATE TABLE observation (
+    series INTEGER NOT NULL, period TEXT NOT NULL, vintage INTEGER NOT NULL, value REAL,
+    status TEXT NOT NULL, document INTEGER NOT NULL, PRIMARY KEY (series, period, vintage)) STRICT, WITHOUT ROWID;
+CREATE TABLE finding (
+    id INTEGER PRIMARY KEY, vintage INTEGER NOT NULL, source TEXT NOT NULL, document INTEGER,
+    "check" TEXT NOT NULL, severity TEXT NOT NULL, series TEXT, period TEXT,
+    message TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
+CREATE TABLE basis (
+    audience TEXT NOT NULL, market TEXT NOT NULL, frequency TEXT NOT NULL, effective TEXT NOT NULL,
+    origin TEXT NOT NULL, ratio REAL NOT NULL, common INTEGER NOT NULL, via TEXT NOT NULL,
+    first TEXT NOT NULL, last TEXT NOT NULL, vintage INTEGER NOT NULL,
+    PRIMARY KEY (audience, market, frequency, effective, origin)) STRICT, WITHOUT ROWID;
+CREATE TABLE release (
+    audience TEXT NOT NULL, number INTEGER NOT NULL, vintage INTEGER NOT NULL, released_at TEXT NOT NULL,
+    manifest TEXT NOT NULL, PRIMARY KEY (audience, number)) STRICT, WITHOUT ROWID;
+CREATE TABLE part (
+    audience TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL, sha256 TEXT NOT NULL,
+    PRIMARY KEY (audience, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE job_run (
+    id INTEGER PRIMARY KEY, job TEXT NOT NULL, due TEXT NOT NULL, started_at TEXT NOT NULL,
+    ended_at TEXT, outcome TEXT, message TEXT) STRICT
+"""
+
+
+def micros(instant: dt.datetime) -> int:
+    """Microseconds since 1970, UTC: how vintages are stored. Raises StoreError for a naive time."""
+    if instant.tzinfo is None:
+        raise StoreError(f"an instant without a time zone: {instant.isoformat()}")
+    return (instant - EPOCH) // dt.timedelta(microseconds=1)
+
+
+def instant(microseconds: int) -> dt.datetime:
+    """Inverse of ``micros``."""
+    return EPOCH + dt.timedelta(microseconds=microseconds)
+
+
+def iso(moment: dt.datetime) -> str:
+    """UTC in one fixed-width form, so that text order is time order."""
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one document changed, counted in observations."""
+
+    new: int = 0
+    revised: int = 0
+    withdrawn: int = 0
+    unchanged: int = 0
+    discontinued: tuple[str, ...] = ()
+
+
+class Store:
+    """The working store of one data folder.
+
+    Parameters
+    ----------
+    path : Path or str
+        The SQLite file, or ``":memory:"``. Made when missing.
+    kind : {"live", "simulated"}
+        What a new database is for. A database never changes from real to simulated or back.
+
+    Raises
+    ------
+    StoreError
+        When the file is of the other kind, or is no database of ours.
+    """
+
+    def __init__(self, path: Path | str, kind: Literal["live", "simulated"] = "live") -> None:
+        self._conn = sqlite3.connect(path, isolation_level=None, timeout=30)
+        self.db = sqlite_utils.Database(self._conn)
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+                self._conn.execute(f"PRAGMA {pragma}").fetchall()
+            migrations.apply(self.db)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{path}: not a Lodemark database: {error}") from error
+        self._conn.execute("INSERT OR IGNORE INTO meta VALUES ('kind', ?)", (kind,))
+        if (self.kind == "simulated") != (kind == "simulated"):
+            raise StoreError(
+                f"{path} holds {'simulated' if self.kind == 'simulated' else 'real'} prices; "
+                f"simulated and real prices never meet: name another data folder with --data"
+            )
+
+    # ---------------------------------------------------------------- state
+
+    @property
+    def kind(self) -> Kind:
+        """``live``, ``replayed`` or ``simulated``."""
+        kind: Kind = self._conn.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()[0]
+        return kind
+
+    def mark_replayed(self) -> None:
+        """Say for life that kept files were loaded with the vintages of their stamps."""
+        self._conn.execute("UPDATE meta SET value = 'replayed' WHERE key = 'kind' AND value = 'live'")
+
+    def close(self) -> None:
+        """Close the database; the write-ahead log is folded back."""
+        self._conn.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One write transaction, durable when it ends, undone when it raises."""
+        self._conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._conn.rollback()
+            raise
+        self._conn.execute("COMMIT")
+
+    # ------------------------------------------------------------ documents
+
+    def visit(self, source: str, url: str) -> Mapping[str, str]:
+        """Return the last visit to an address: validators and hash, empty text where there was none."""
+        row = next(self.db.query("SELECT * FROM visit WHERE source = ? AND url = ?", (source, url)), None)
+        return row or {
+            "etag": "",
+            "last_modified": "",
+            "sha256": "",
+            "at": "",
+            "outcome": "",
+            "succeeded_at": "",
+        }
+
+    def visits(self) -> list[dict[str, Any]]:
+        """Return the last visit to every address."""
+        return list(self.db.query("SELECT * FROM visit ORDER BY source, url"))
+
+    def record_visit(
+        self, source: str, url: str, at: dt.datetime, outcome: str, message: str = "", **seen: str
+    ) -> None:
+        """Note how a visit ended; what is not given (etag, last_modified, sha256) stays as it was."""
+        before = self.visit(source, url)
+        row = {k: seen.get(k, before[k]) for k in ("etag", "last_modified", "sha256")}
+        succeeded = before["succeeded_at"] if outcome == "failed" else iso(at)
+        self.db.table("visit").upsert(
+            {
+                "source": source,
+                "url": url,
+                "at": iso(at),
+                "outcome": outcome,
+                "message": message,
+                "succeeded_at": succeeded,
+                **row,
+            },
+            pk=("source", "url"),
+        )
+
+    def add_document(
+        self,
+        source: str,
+        sha256: str,
+        *,
+        url: str,
+        retrieved_at: dt.datetime,
+        size: int,
+        http_status: int | None = None,
+        content_type: str = "",
+        etag: str = "",
+        last_modified: str = "",
+    ) -> int:
+        """Register archived bytes as a document of a source; returns its id. Idempotent."""
+        self._conn.execute(
+            "INSERT OR IGNORE INTO document"
+            " (sha256, source, url, retrieved_at, http_status, content_type, etag, last_modified, size)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (sha256, source, url, iso(retrieved_at), http_status, content_type, etag, last_modified, size),
+        )
+        found = self._conn.execute("SELECT id FROM document WHERE sha256 = ? AND source = ?", (sha256, source))
+        return int(found.fetchone()[0])
+
+    def documents(self, as_of: dt.datetime | None = None) -> list[dict[str, Any]]:
+        """Documents that were parsed by ``as_of``, oldest first, with their counts."""
+        return list(
+            self.db.query(
+                "SELECT d.*, p.vintage, p.published, p.new, p.revised, p.withdrawn"
+                " FROM parsed p JOIN document d ON d.id = p.document WHERE p.vintage <= ? ORDER BY p.vintage, d.id",
+                (_limit(as_of),),
+            )
+        )
+
+    def document(self, source: str, sha256: str) -> dict[str, Any] | None:
+        """Return a registered document of a source, by hash."""
+        return next(self.db.query("SELECT * FROM document WHERE source = ? AND sha256 = ?", (source, sha256)), None)
+
+    def is_parsed(self, document: int, register: str) -> bool:
+        """Tell whether a document was already read under this register of series."""
+        found = self._conn.execute("SELECT 1 FROM parsed WHERE document = ? AND register = ?", (document, register))
+        return found.fetchone() is not None
+
+    # --------------------------------------------------------- observations
+
+    def append(
+        self,
+        document: int,
+        source: str,
+        vintage: dt.datetime,
+        observations: pd.DataFrame,
+        *,
+        register: str,
+        published: dt.date | None = None,
+        findings: Sequence[Finding] = (),
+        absent: Iterable[str] = (),
+        complete: bool = True,
+    ) -> Changes:
+        """Store what one document says, as learnt at ``vintage``.
+
+        Parameters
+        ----------
+        observations : DataFrame
+            Columns ``series, period, value, status``, as a parser returns them.
+        absent : iterable of str
+            Series that were looked for and that the document does not carry.
+        complete : bool
+            The document holds every value of its span. Then a value that was known inside the span
+            and is no longer there is withdrawn.
+
+        Returns
+        -------
+        Changes
+
+        Raises
+        ------
+        StoreError
+            When the vintage is not later than the last release, or than what is known of a series.
+        """
+        at = micros(vintage)
+        with self.writing():
+            if self.is_parsed(document, register):
+                return Changes()
+            ids = self._series_ids(source, observations["series"].unique())
+            at = self._ordered(at, ids)
+            incoming = observations.assign(series=observations["series"].map(ids))
+            known = self._known(incoming.groupby("series")["period"].agg(["min", "max"]))
+            decimals = _decimals(incoming)
+            rows, counts = _changes(incoming, known, decimals, self._precisions(known), complete=complete)
+            self._conn.executemany(
+                "INSERT OR REPLACE INTO precision VALUES (?, ?, ?)", [(document, s, d) for s, d in decimals.items()]
+            )
+            self._conn.executemany(
+                "INSERT INTO observation VALUES (?, ?, ?, ?, ?, ?)",
+                ((s, p, at, v, status, document) for s, p, v, status in rows),
+            )
+            self._conn.executemany("UPDATE series SET last_vintage = ? WHERE id = ?", [(at, i) for i in ids.values()])
+            gone = self._discontinue(absent, at, ids)
+            self._add_findings(at, source, document, [*findings, *gone])
+            self._conn.execute(
+                "INSERT INTO parsed VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (document, register, at, str(published) if published else None, *counts[:3]),
+            )
+        return Changes(*counts, discontinued=tuple(f.series or "" for f in gone))
+
+    def observations(self, series: Iterable[str] | None = None, as_of: dt.datetime | None = None) -> pd.DataFrame:
+        """Observations exactly as they were known at ``as_of`` (now when None).
+
+        Returns
+        -------
+        DataFrame
+            Columns ``series, period, value, status, vintage, document``; sorted by series and
+            period; withdrawn values are absent. ``vintage`` is in microseconds (see ``instant``),
+            ``document`` the row id of the document.
+        """
+        limit = _limit(as_of)
+        sql = (
+            "SELECT n.name, o.period, o.value, o.status, max(o.vintage), o.document FROM series n"
+            " JOIN observation o ON o.series = n.id WHERE {} o.vintage <= ? GROUP BY o.series, o.period"
+        )
+        if series is None:
+            rows = self._conn.execute(sql.format(""), (limit,)).fetchall()
+        else:
+            rows = []
+            for name in series:
+                rows += self._conn.execute(sql.format("n.name = ? AND"), (name, limit)).fetchall()
+        frame = pd.DataFrame(rows, columns=["series", "period", "value", "status", "vintage", "document"])
+        frame = frame[frame["status"] != "withdrawn"]
+        return frame.astype({"value": "float64", "vintage": "int64", "document": "int64"}).reset_index(drop=True)
+
+    def history(self, series: str, period: str | None = None) -> pd.DataFrame:
+        """Every vintage of a series (or of one period): ``period, vintage, value, status, document``."""
+        rows = self._conn.execute(
+            "SELECT o.period, o.vintage, o.value, o.status, o.document"
+            " FROM series n JOIN observation o ON o.series = n.id"
+            " WHERE n.name = ? AND (? IS NULL OR o.period = ?) ORDER BY o.period, o.vintage",
+            (series, period, period),
+        ).fetchall()
+        return pd.DataFrame(rows, columns=["period", "vintage", "value", "status", "document"])
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return per source: documents, series, observations, revisions, withdrawals, last period and vintage."""
+        return list(
+            self.db.query(
+                "SELECT n.source, count(DISTINCT o.document) AS documents, count(DISTINCT o.series) AS series,"
+                " count(*) AS rows, sum(o.status = 'withdrawn') AS withdrawn, max(o.period) AS last_period,"
+                " max(o.vintage) AS last_vintage, (SELECT coalesce(sum(revised), 0) FROM parsed p"
+                " JOIN document d ON d.id = p.document WHERE d.source = n.source) AS revised"
+                " FROM series n JOIN observation o ON o.series = n.id GROUP BY n.source ORDER BY n.source"
+            )
+        )
+
+    def last_vintage(self, source: str | None = None) -> dt.datetime | None:
+        """Return the latest vintage of a source, or of all."""
+        row = self._conn.execute(
+            "SELECT max(p.vintage) FROM parsed p JOIN document d ON d.id = p.document WHERE ? IS NULL OR d.source = ?",
+            (source, source),
+        ).fetchone()
+        return instant(row[0]) if row[0] is not None else None
+
+    # -------------------------------------------------------------- findings
+
+    def add_findings(
+        self, vintage: dt.datetime, source: str, findings: Iterable[Finding], document: int | None = None
+    ) -> None:
+        """Store findings outside the reading of a document: a visit that failed, a layout refused."""
+        with self.writing():
+            self._add_findings(micros(vintage), source, document, findings)
+
+    def findings(self, as_of: dt.datetime | None = None) -> list[dict[str, Any]]:
+        """Findings known at ``as_of``, oldest first."""
+        rows = self.db.query("SELECT * FROM finding WHERE vintage <= ? ORDER BY id", (_limit(as_of),))
+        return [{**row, "evidence": orjson.loads(row["evidence"])} for row in rows]
+
+    # ----------------------------------------------------------------- bases
+
+    def bases(self, audience: str) -> list[dict[str, Any]]:
+        """Every basis ever set, in order of market, frequency, effective period and origin."""
+        return list(
+            self.db.query(
+                "SELECT market, frequency, effective, origin, ratio, common, via, first, last, vintage FROM basis"
+                " WHERE audience = ? ORDER BY market, frequency, effective, origin",
+                (audience,),
+            )
+        )
+
+    def add_bases(self, audience: str, vintage: dt.datetime, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Set bases for life; one that is already set stays as it is."""
+        at = micros(vintage)
+        with self.writing():
+            self._conn.executemany(
+                "INSERT OR IGNORE INTO basis"
+                " (audience, market, frequency, effective, origin, ratio, common, via, first, last, vintage)"
+                " VALUES (:audience, :market, :frequency, :effective, :origin, :ratio, :common, :via, :first, :last,"
+                " :vintage)",
+                ({**row, "audience": audience, "vintage": at} for row in rows),
+            )
+
+    # -------------------------------------------------------------- releases
+
+    def last_release(self, audience: str | None = None) -> dict[str, Any] | None:
+        """Return the last release of an audience, or of any: number, vintage, released_at, manifest."""
+        return next(
+            self.db.query(
+                "SELECT * FROM release WHERE ? IS NULL OR audience = ? ORDER BY vintage DESC, number DESC LIMIT 1",
+                (audience, audience),
+            ),
+            None,
+        )
+
+    def record_release(
+        self, audience: str, number: int, vintage: dt.datetime, released_at: dt.datetime, manifest: str
+    ) -> None:
+        """Note a finished release. Idempotent; a different manifest under a used number is refused."""
+        with self.writing():
+            found = self._conn.execute(
+                "SELECT manifest FROM release WHERE audience = ? AND number = ?", (audience, number)
+            ).fetchone()
+            if found and found[0] != manifest:
+                raise StoreError(f"release {number} ({audience}) is already recorded with another manifest")
+            if not found:
+                self._conn.execute(
+                    "INSERT INTO release VALUES (?, ?, ?, ?, ?)",
+                    (audience, number, micros(vintage), iso(released_at), manifest),
+                )
+
+    def parts(self, audience: str) -> dict[str, tuple[str, str]]:
+        """Return the fingerprint and hash of each yearly part of the last release."""
+        rows = self._conn.execute("SELECT name, fingerprint, sha256 FROM part WHERE audience = ?", (audience,))
+        return {name: (fingerprint, sha256) for name, fingerprint, sha256 in rows}
+
+    def set_parts(self, audience: str, parts: Mapping[str, tuple[str, str]]) -> None:
+        """Replace what ``parts`` returns."""
+        with self.writing():
+            self._conn.execute("DELETE FROM part WHERE audience = ?", (audience,))
+            self._conn.executemany(
+                "INSERT INTO part VALUES (?, ?, ?, ?)", [(audience, name, *pair) for name, pair in parts.items()]
+            )
+
+    # ------------------------------------------------------------------ jobs
+
+    def start_job(self, job: str, due: dt.datetime, now: dt.datetime) -> int:
+        """Note that a job starts; returns the id to end it with."""
+        cursor = self._conn.execute(
+            "INSERT INTO job_run (job, due, started_at) VALUES (?, ?, ?)", (job, iso(due), iso(now))
+        )
+        return int(cursor.lastrowid or 0)
+
+    def end_job(self, run: int, now: dt.datetime, outcome: str, message: str = "") -> None:
+        """Note how a job ended."""
+        self._conn.execute(
+            "UPDATE job_run SET ended_at = ?, outcome = ?, message = ? WHERE id = ?",
+            (iso(now), outcome, message, run),
+        )
+
+    def last_run(self, job: str) -> dict[str, Any] | None:
+        """Return the last run of a job that ended well."""
+        return next(
+            self.db.query("SELECT * FROM job_run WHERE job = ? AND outcome = 'done' ORDER BY id DESC LIMIT 1", (job,)),
+            None,
+        )
+
+    # --------------------------------------------------------------- private
+
+    def _series_ids(self, source: str, names: Iterable[str]) -> dict[str, int]:
+        wanted = list(names)
+        self._conn.executemany(
+            "INSERT OR IGNORE INTO series (name, source) VALUES (?, ?)", [(name, source) for name in wanted]
+        )
+        known = dict(self._conn.execute("SELECT name, id FROM series").fetchall())
+        return {name: known[name] for name in wanted}
+
+    def _ordered(self, at: int, ids: Mapping[str, int]) -> int:
+        """Return the vintage itself, or the next free microsecond after a document of the same instant."""
+        last = self._conn.execute("SELECT max(vintage), max(number) FROM release").fetchone()
+        if last[0] is not None and at <= last[0]:
+            raise StoreError(
+                f"vintage {iso(instant(at))} is not after release {last[1]} ({iso(instant(last[0]))}): what was not "
+                "known then cannot be learnt then; load the file as learnt now with 'lodemark collect SOURCE FILE'"
+            )
+        latest = dict(self._conn.execute("SELECT id, last_vintage FROM series").fetchall())
+        for name, series in ids.items():
+            newest = latest[series] or 0
+            if at < newest - SAME_INSTANT:
+                raise StoreError(
+                    f"{name}: a document of {iso(instant(newest))} is already stored; one of {iso(instant(at))} comes "
+                    "too late (load kept files in the order of their stamps, all in one backfill)"
+                )
+            at = max(at, newest + 1)
+        return at
+
+    def _known(self, span: pd.DataFrame) -> pd.DataFrame:
+        """Return what is known of each series from its first to its last period in a document."""
+        rows: list[tuple[Any, ...]] = []
+        for series, first, last in span.itertuples(name=None):
+            rows += self._conn.execute(
+                "SELECT series, period, max(vintage), value, status, document FROM observation"
+                " WHERE series = ? AND period BETWEEN ? AND ? GROUP BY period",
+                (int(series), first, last),
+            ).fetchall()
+        return pd.DataFrame(rows, columns=["series", "period", "vintage", "value", "status", "document"]).astype(
+            {"value": "float64"}
+        )
+
+    def _precisions(self, known: pd.DataFrame) -> pd.Series:
+        pairs = known[["document", "series"]].drop_duplicates()
+        found = [
+            self._conn.execute(
+                "SELECT decimals FROM precision WHERE document = ? AND series = ?", (int(d), int(s))
+            ).fetchone()[0]
+            for d, s in pairs.itertuples(index=False)
+        ]
+        return pd.Series(found, index=pd.MultiIndex.from_frame(pairs), dtype="float64")
+
+    def _discontinue(self, absent: Iterable[str], at: int, present: Mapping[str, int]) -> list[Finding]:
+        self._conn.executemany(
+            "UPDATE series SET discontinued = NULL WHERE id = ? AND discontinued IS NOT NULL",
+            [(i,) for i in present.values()],
+        )
+        gone = []
+        for name in sorted(set(absent)):
+            changed = self._conn.execute(
+                "UPDATE series SET discontinued = ? WHERE name = ? AND discontinued IS NULL", (at, name)
+            )
+            if changed.rowcount:
+                gone.append(
+                    Finding(
+                        "discontinued",
+                        "warning",
+                        f"{name} is no longer in the publisher's document",
+                        series=name,
+                    )
+                )
+        return gone
+
+    def _add_findings(self, at: int, source: str, document: int | None, findings: Iterable[Finding]) -> None:
+        self._conn.executemany(
+            'INSERT INTO finding (vintage, source, document, "check", severity, series, period, message, evidence)'
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    at,
+                    source,
+                    document,
+                    f.check,
+                    f.severity,
+                    f.series,
+                    f.period,
+                    f.message,
+                    orjson.dumps(f.evidence).decode(),
+                )
+                for f in findings
+            ],
+        )
+
+
+def _limit(as_of: dt.datetime | None) -> int:
+    return micros(as_of) if as_of is not None else 2**62
+
+
+def _places(value: float) -> int:
+    text = repr(value)
+    mantissa, _, exponent = text.partition("e")
+    places = len(mantissa.partition(".")[2]) if not mantissa.endswith(".0") else 0
+    return max(0, places - int(exponent)) if exponent else places
+
+
+def _decimals(incoming: pd.DataFrame) -> dict[int, int]:
+    """Return the most decimals that any value of a series shows in this document."""
+    places = pd.Series([_places(v) for v in incoming["value"].tolist()], index=incoming.index, dtype="int64")
+    most = places.groupby(incoming["series"].to_numpy()).max()
+    return {int(series): int(n) for series, n in most.items()}  # type: ignore[call-overload]
+
+
+def _changes(
+    incoming: pd.DataFrame,
+    known: pd.DataFrame,  # within each series' span of the document
+    decimals: Mapping[int, int],
+    precisions: pd.Series,
+    *,
+    complete: bool,
+) -> tuple[list[tuple[int, str, float | None, str]], tuple[int, int, int, int]]:
+    """Rows to append, and counts (new, revised, withdrawn, unchanged).
+
+    A revision is a difference beyond half a unit of the last decimal of the coarser of the two
+    documents in that column, and beyond 1e-9 of the value: publishers re-round whole files. A change
+    of status is a revision too.
+    """
+    if known.empty:
+        rows = list(
+            zip(
+                incoming["series"].tolist(),
+                incoming["period"].tolist(),
+                incoming["value"].tolist(),
+                incoming["status"].tolist(),
+                strict=True,
+            )
+        )
+        return rows, (len(rows), 0, 0, 0)
+    old = known.assign(places=precisions.reindex(pd.MultiIndex.from_frame(known[["document", "series"]])).to_numpy())
+    both = incoming.merge(old, on=["series", "period"], how="outer", suffixes=("", "_old"), indicator=True)
+    here, there = both["_merge"] != "right_only", both["_merge"] != "left_only"
+    coarser = np.fmin(both["series"].map(decimals).astype("float64"), both["places"])
+    difference = (both["value"] - both["value_old"]).abs()
+    moved = difference > np.fmax(0.5 * 10.0**-coarser * (1 + 1e-9), RELATIVE_TOLERANCE * both["value_old"].abs())
+    was_out = both["status_old"] == "withdrawn"
+    revised = here & there & (moved | (both["status"] != both["status_old"]) | was_out)
+    new = here & ~there
+    withdrawn = ~here & ~was_out & complete
+    out = both[new | revised | withdrawn]
+    gone = withdrawn[new | revised | withdrawn]
+    rows = [
+        (s, p, None if w else v, "withdrawn" if w else status)
+        for s, p, v, status, w in zip(
+            out["series"].tolist(),
+            out["period"].tolist(),
+            out["value"].tolist(),
+            out["status"].tolist(),
+            gone.tolist(),
+            strict=True,
+        )
+    ]
+    counts = (int(new.sum()), int(revised.sum()), int(withdrawn.sum()), int((here & there & ~revised).sum()))
+    return rows, counts

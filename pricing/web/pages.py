@@ -1,0 +1,103 @@
+"""The start page: what this is, which release is current, and where its documents are."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, render_template, request
+
+from pricing.web.answers import COMMON, Document, Finished, cached_for, made
+from pricing.web.api import is_stale
+from pricing.web.problems import Problem
+from pricing.web.releases import Snapshot, Tree
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def blueprint(
+    tree: Tree, *, max_age: int, release_max_age_days: float | None, now: Callable[[], dt.datetime]
+) -> Blueprint:
+    """Return the route of the start page, rendered once per release."""
+    pages = Blueprint("pages", __name__)
+    style = (_TEMPLATES / "style.css").read_text("utf-8")
+    headers = [("Content-Type", "text/html; charset=utf-8"), *_protection(style)]
+    rendered: dict[tuple[str, bool], Document] = {}
+
+    @pages.get("/")
+    def start() -> Response:
+        try:
+            snapshot = tree.current()
+        except Problem as problem:
+            page = render_template("start.html", style=style, facts=None, missing=problem.more["missing"]).encode()
+            fixed = [("Retry-After", "30"), ("Cache-Control", "no-store"), ("Content-Length", str(len(page)))]
+            return Finished(page, 503, [*headers, *COMMON, *fixed])
+        key = (snapshot.facts.manifest_sha256, is_stale(snapshot, now(), release_max_age_days))
+        if key not in rendered:
+            page = render_template("start.html", style=style, stale=key[1], **_content(snapshot)).encode()
+            rendered.clear()
+            rendered[key] = made(page, [*headers, cached_for(max_age)], snapshot.modified)
+        return rendered[key].answer(request.environ)
+
+    return pages
+
+
+def _protection(style: str) -> list[tuple[str, str]]:
+    """Allow the one inline style sheet by its hash, and nothing else."""
+    allowed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return [("Content-Security-Policy", policy), ("Referrer-Policy", "no-referrer")]
+
+
+def _content(snapshot: Snapshot) -> dict[str, Any]:
+    indices, prices = (_listed(snapshot, name) for name in ("indices", "prices"))
+    return {"facts": snapshot.facts, "indices": indices, "prices": prices}
+
+
+def _listed(snapshot: Snapshot, name: str) -> list[dict[str, str]]:
+    """Return the rows of one table as text; what a list document does not say leaves its cell empty."""
+    document = snapshot.json(f"{name}.json")
+    entries = document.get(name, []) if isinstance(document, dict) else []
+    return [row for entry in entries if isinstance(entry, dict) and entry.get("id") for row in _rows(name, entry)]
+
+
+def _rows(name: str, entry: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """One row per frequency that has a figure; one empty row where none has."""
+    latest = entry.get("latest") or {}
+    given: dict[str, dict[str, Any]] = {frequency: figure for frequency, figure in latest.items() if figure}
+    for frequency, figure in (given or {"": {}}).items():
+        yield {
+            "title": str(entry.get("title") or entry["id"]),
+            "href": f"/v1/{name}/{entry['id']}",
+            "value": number(figure.get("value")),
+            "unit": str(entry.get("unit") or ""),
+            "period": str(figure.get("period") or ""),
+            "frequency": frequency,
+            "change": change((figure.get("change") or {}).get("before")),
+            "note": note(figure),
+            "coverage": str((entry.get("coverage") or {}).get("statement") or entry.get("withheld") or ""),
+        }
+
+
+def number(value: Any) -> str:
+    """Return a figure with all the digits that it was published with; a dash where there is none."""
+    return f"{value:,}" if isinstance(value, int | float) else "–"
+
+
+def change(percent: Any) -> str:
+    """Return a change with its sign, in per cent."""
+    return f"{percent:+.2f} %".replace("-", "−") if isinstance(percent, int | float) else "–"
+
+
+def note(figure: Mapping[str, Any]) -> str:
+    """Return how much a price may be trusted: grade, type, and the status when it is not normal."""
+    status = figure.get("status")
+    return ", ".join(
+        str(v) for v in (figure.get("grade"), figure.get("type"), None if status == "normal" else status) if v
+    )
