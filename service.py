@@ -559,7 +559,7 @@ def run(ctx: click.Context) -> None:
 @click.option("--exit-after", is_flag=True, help="End after the last market day instead of serving on.")
 @click.pass_context
 def demo(ctx: click.Context, port: int, days: int, pace: float, exit_after: bool) -> None:
-    """Play a simulated market: five years of history, then a live day every second."""
+    """Play a simulated market: five years of history, then a live day every second or two."""
     from pricing import config, demonstration, pipeline
 
     _log(quiet=True)
@@ -574,16 +574,21 @@ def demo(ctx: click.Context, port: int, days: int, pace: float, exit_after: bool
         with pipeline.opened(data, operation, methodology, clock, simulated=True) as ws:
             demonstration.build_history(ws, _track)
             click.echo(f"history of five years built after {time.monotonic() - began:.1f} s; first release follows")
-            played = demonstration.play(
-                ws, clock, demonstration.market_days(demonstration.FIRST_LIVE_DAY, days), os.environ, stop.wait, pace
-            )
-            first = next(played)
+            first, *later = demonstration.market_days(demonstration.FIRST_LIVE_DAY, max(1, days))
+            demonstration.collect_day(ws, clock, first)
+            made = demonstration.release_day(ws, clock, first, os.environ)
             with _web(data, "127.0.0.1", port, 1) as web:
                 _until_served(web, port)
                 _invite(port, time.monotonic() - began)
-                _show_day(*first)
-                for day, made in played:
-                    _show_day(day, made)
+                _show_release(first, made)
+                for day in later:
+                    beat = time.monotonic()
+                    _show_collected(day, demonstration.collect_day(ws, clock, day))
+                    if stop.wait(max(0.0, pace / 2 - (time.monotonic() - beat))):
+                        break
+                    _show_release(day, demonstration.release_day(ws, clock, day, os.environ))
+                    if stop.wait(max(0.0, pace - (time.monotonic() - beat))):
+                        break
                 if not stop.is_set() and not exit_after:
                     click.echo("The two months are over; serving on until Ctrl-C.")
                     while not stop.wait(1) and web.poll() is None:
@@ -604,16 +609,32 @@ def _invite(port: int, seconds: float) -> None:
         click.echo(f"  {base + path:<58} {what}")
 
 
-def _show_day(day: dt.date, made: Any) -> None:
-    """One line a market day: what the indices did, and what was excluded."""
-    document = json.loads((made.folder / "indices.json").read_bytes())
+def _show_collected(day: dt.date, outcomes: list[Outcome]) -> None:
+    """One line: what the contributors sent."""
+    new, revised = (sum(getattr(o.changes, name) for o in outcomes) for name in ("new", "revised"))
+    houses = ", ".join(o.source.removeprefix("demo-") for o in outcomes if o.outcome == "new")
+    click.echo(f"{day}  {new} quotations from {houses}" + (f"; {revised} revised" if revised else ""))
+
+
+def _show_release(day: dt.date, made: Any) -> None:
+    """One line: what the release says of the indices, and the largest move of a price."""
+    indices = json.loads((made.folder / "indices.json").read_bytes())["indices"]
     parts = []
-    for index in document["indices"]:
+    for index in indices[:3]:
         latest = (index["latest"] or {}).get("daily")
         if latest:
-            change = latest["change"]["before"]
-            parts.append(f"{index['id']} {latest['value']:.2f} ({change:+.2f} %)")
-    click.echo(f"{day}  release {made.number:<3} {'  '.join(parts[:3])}")
+            parts.append(f"{index['id']} {latest['value']:.2f} ({latest['change']['before'] or 0:+.2f} %)")
+    prices = json.loads((made.folder / "prices.json").read_bytes())["prices"]
+    moves = [(p["latest"]["daily"]["change"]["before"], p["id"]) for p in prices if _moved_on(p, day)]
+    if moves:
+        change, market = max(moves, key=lambda move: abs(move[0]))
+        parts.append(f"largest move {market} {change:+.1f} %")
+    click.echo(f"{day}  release {made.number}: {'  '.join(parts)}")
+
+
+def _moved_on(price: dict[str, Any], day: dt.date) -> bool:
+    latest = price["latest"].get("daily")
+    return latest is not None and latest["period"] == str(day) and latest["change"]["before"] is not None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -53,37 +53,27 @@ def build_history(ws: pipeline.Workspace, track: pipeline.Track = pipeline.untra
     loaded = 0
     with pipeline.writing(ws.data):
         for document in track(list(demo.history(FIRST_LIVE_DAY - dt.timedelta(days=1))), "simulated history"):
-            loaded += _take(ws, document)
+            loaded += _take(ws, document).outcome == "new"
     return loaded
 
 
-def play_day(ws: pipeline.Workspace, clock: Clock, day: dt.date, environ: Mapping[str, str]) -> releases.Release:
-    """Let one market day pass: its documents are collected, and a release is made at the close."""
-    clock.at = dt.datetime.combine(day, CLOSE)
+def collect_day(ws: pipeline.Workspace, clock: Clock, day: dt.date) -> list[pipeline.Outcome]:
+    """Collect what the simulated contributors published on a market day."""
+    clock.at = dt.datetime.combine(day, CLOSE) - dt.timedelta(minutes=30)
     with pipeline.writing(ws.data):
-        for document in demo.documents(day):
-            _take(ws, document, clock.at - dt.timedelta(minutes=30))
+        out = [_take(ws, document, clock.at) for document in demo.documents(day)]
+    pipeline.write_status(ws)
+    return out
+
+
+def release_day(ws: pipeline.Workspace, clock: Clock, day: dt.date, environ: Mapping[str, str]) -> releases.Release:
+    """Make the release of a market day, at its close."""
+    clock.at = dt.datetime.combine(day, CLOSE)
     made = pipeline.release(ws, "public", clock.at, environ)
     pipeline.write_status(ws)
     return made
 
 
-def play(
-    ws: pipeline.Workspace,
-    clock: Clock,
-    days: list[dt.date],
-    environ: Mapping[str, str],
-    wait: Callable[[float], bool],
-    pace: float,
-) -> Iterator[tuple[dt.date, releases.Release]]:
-    """Play market days, one every ``pace`` seconds; ``wait`` returns true to end early."""
-    for day in days:
-        yield day, play_day(ws, clock, day, environ)
-        if wait(pace):
-            return
-
-
-def _take(ws: pipeline.Workspace, document: demo.DemoDocument, at: dt.datetime | None = None) -> int:
+def _take(ws: pipeline.Workspace, document: demo.DemoDocument, at: dt.datetime | None = None) -> pipeline.Outcome:
     when = at or dt.datetime.combine(document.published, dt.time.max, tzinfo=dt.UTC)
-    outcome = pipeline.take(ws, document.source, document.raw, when, document.name)
-    return int(outcome.outcome == "new")
+    return pipeline.take(ws, document.source, document.raw, when, document.name)

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,10 +77,15 @@ class Edition:
             "note": NOTE,
         }
 
-    @property
+    @cached_property
     def source_of(self) -> dict[str, str]:
         """Source of each series."""
         return self.operation.source_of()
+
+    @cached_property
+    def fx_sources(self) -> set[str]:
+        """Sources of exchange rates."""
+        return {self.source_of[s.id] for s in self.eligible.series.values() if s.kind == "fx"}
 
 
 Kept = Callable[[str, str], bytes | None]
@@ -187,15 +193,23 @@ class _Records:
         self._edition, self._market, self._frequency = edition, market, frequency
         self._frame = market.frame(frequency)
         self._made = market.daily if frequency == "daily" else market.monthly
-        at = {p: i for i, p in enumerate(self._made.frame.index)} if self._made is not None else {}
-        self._at = [at.get(p, -1) for p in self._frame.index]
-        self._days = market.daily if frequency == "monthly" else None
+        self._periods: list[str] = self._frame.index.tolist()
+        made_at = self._made.frame.index if self._made is not None else self._frame.index[:0]
+        self._at: list[int] = made_at.get_indexer(self._frame.index).tolist()
         columns = ("unrounded", "value", "low", "high", "mean", "spread", "largest_weight")
         self._numbers = {c: _numbers(self._frame[c]) for c in columns}
         self._words = {c: self._frame[c].tolist() for c in ("status", "type", "grade", "origins")}
         self._extra = {c: _numbers(self._frame[c]) for c in ("days", "weekdays") if c in self._frame}
         self._head = self._heads(edition, self._made) if self._made is not None else []
-        self._quoted = self._made.quotes if self._made is not None else None
+        self._sources = sorted(_market_sources(edition, market))
+        if self._made is not None:
+            q = self._made.quotes
+            self._value, self._usd, self._fx, self._vat = (
+                t.to_numpy(dtype="float64") for t in (q.value, q.usd_per_t, q.fx, q.vat)
+            )
+            self._fx_period, self._status = q.fx_period.to_numpy(), q.status.to_numpy()
+            is_closed = np.array([s.id in q.closed for s in q.series] + [False])
+            self._closed: list[bool] = np.logical_or.reduce(is_closed[self._made.chosen], axis=1).tolist()
 
     def _heads(self, edition: Edition, made: Prices) -> list[dict[str, Any]]:
         source_of = edition.source_of
@@ -207,7 +221,7 @@ class _Records:
     def value(self, t: int) -> dict[str, Any]:
         """The figure of one period, without what made it."""
         return {
-            "period": self._frame.index[t],
+            "period": self._periods[t],
             "value": self._numbers["value"][t],
             "unrounded": self._numbers["unrounded"][t],
             "status": self._words["status"][t],
@@ -220,7 +234,7 @@ class _Records:
         out = self.value(t)
         out["origins"] = int(self._words["origins"][t])
         if self._words["type"][t] == "mean-of-days":
-            month = str(self._frame.index[t])
+            month = self._periods[t]
             out |= {
                 "days": int(self._extra["days"][t] or 0),
                 "weekdays": int(self._extra["weekdays"][t] or 0),
@@ -237,23 +251,16 @@ class _Records:
             "largest_weight": self._numbers["largest_weight"][t],
             **self._inputs(self._at[t]),
         }
-        if self._made is not None and self._rests_on_closed(self._at[t]):
+        if self._closed[self._at[t]]:
             # With the open values and the price, a closed one could be solved for.
             out["range"] = out["spread"] = None
         return out
 
-    def _rests_on_closed(self, at: int) -> bool:
-        made = self._made
-        if made is None or not made.quotes.closed:
-            return False
-        chosen = made.chosen[at]
-        return any(i >= 0 and made.quotes.series[i].id in made.quotes.closed for i in chosen)
-
     def _inputs(self, at: int) -> dict[str, Any]:
         """Contributors of one period, those that made the price and those that did not, with the rule."""
         made = self._made
-        assert made is not None and self._quoted is not None
-        hidden = self._rests_on_closed(at)
+        assert made is not None
+        hidden = self._closed[at]
         rows, out_of = [], []
         for m in range(len(made.origins)):
             position = int(made.chosen[at, m])
@@ -265,62 +272,43 @@ class _Records:
             if not hidden:
                 row |= self._traced(at, m, position)
             (out_of.append({**row, "rule": rule}) if rule else rows.append(row))
-        status = self._quoted.status.to_numpy()[at]
-        for position, text in enumerate(status):
+        for position, text in enumerate(self._status[at]):
             if text in ("voided", "suspended", "limit"):
                 out_of.append({**self._head[position], "rule": f"status {text}"})
         return {"contributors": rows, "excluded": out_of}
 
     def _traced(self, at: int, m: int, position: int) -> dict[str, Any]:
         """From the quotation to the adjusted price, factor by factor."""
-        made, q = self._made, self._quoted
-        assert made is not None and q is not None
-        quoted = at - self._lag(at, m, position)
-        fx, days = q.fx.iat[quoted, position], q.fx_period.iat[quoted, position]
-        return {
-            "quoted": _number(q.value.iat[quoted, position]),
-            "usd_per_t": _number(q.usd_per_t.iat[quoted, position]),
-            **({"usd_per_currency": _number(fx), "rate_of": days} if days else {}),
-            **({"vat": _number(q.vat.iat[quoted, position])} if q.vat.iat[quoted, position] else {}),
-            "basis": _number(made.ratio[at, m]),
-            "adjusted": _number(made.adjusted[at, m]),
-        }
-
-    def _lag(self, at: int, m: int, position: int) -> int:
-        """How many rows back the quotation stands that was used."""
-        made, q = self._made, self._quoted
-        assert made is not None and q is not None
-        back = 0
-        if made.age[at, m]:
-            column = q.usd_per_t.iloc[:, position].to_numpy()
-            while back < at and (back == 0 or np.isnan(column[at - back])):
-                back += 1
-        return back
+        made = self._made
+        assert made is not None
+        quoted = at
+        if made.age[at, m]:  # an older quotation stands: the last one before
+            quoted = int(np.flatnonzero(~np.isnan(self._usd[:at, position]))[-1])
+        out = {"quoted": _number(self._value[quoted, position]), "usd_per_t": _number(self._usd[quoted, position])}
+        days, vat = self._fx_period[quoted, position], self._vat[quoted, position]
+        if days:
+            out |= {"usd_per_currency": _number(self._fx[quoted, position]), "rate_of": days}
+        if vat:
+            out["vat"] = _number(vat)
+        return out | {"basis": _number(made.ratio[at, m]), "adjusted": _number(made.adjusted[at, m])}
 
     def fingerprint(self, positions: range) -> str:
         """Hash of everything that the records of some periods are made from."""
-        edition = self._edition
-        digest = hashlib.sha256(edition.methodology.sha256.encode())
-        digest.update(orjson.dumps([edition.part_meta(sorted(_market_sources(edition, self._market))), self._head]))
         rows = slice(positions.start, positions.stop)
-        part = self._frame.iloc[rows]
-        digest.update(orjson.dumps([part.index.tolist(), *(w[rows] for w in self._words.values())]))
-        for numbers in (*self._numbers.values(), *self._extra.values()):
-            digest.update(orjson.dumps(numbers[rows]))
-        made = self._made
-        if made is not None:
-            at = [a for a in self._at[rows] if a >= 0]
-            if at:
-                back = max(0, at[0] - 8)  # a weekly quotation may stand up to a week before
-                span = slice(back, at[-1] + 1)
-                for array in (made.chosen, made.age, made.adjusted, made.ratio, made.weight):
-                    digest.update(np.ascontiguousarray(array[span]).tobytes())
-                digest.update(orjson.dumps(made.excluded[span].tolist()))
-                q = made.quotes
-                for table in (q.value, q.usd_per_t, q.fx, q.vat):
-                    digest.update(np.ascontiguousarray(table.to_numpy(dtype="float64")[span]).tobytes())
-                for words in (q.status, q.fx_period):
-                    digest.update(orjson.dumps(words.to_numpy()[span].tolist()))
+        parts: list[Any] = [self._edition.part_meta(self._sources), self._head, self._periods[rows]]
+        parts += [words[rows] for words in self._words.values()]
+        parts += [numbers[rows] for numbers in (*self._numbers.values(), *self._extra.values())]
+        digest = hashlib.sha256(orjson.dumps(parts))
+        at = [a for a in self._at[rows] if a >= 0]
+        if self._made is not None and at:
+            span = slice(max(0, at[0] - 8), at[-1] + 1)  # a weekly quotation may stand from a week before
+            made = self._made
+            for array in (made.chosen, made.age, made.adjusted, made.ratio, made.weight):
+                digest.update(np.ascontiguousarray(array[span]).tobytes())
+            for array in (self._value, self._usd, self._fx, self._vat):
+                digest.update(np.ascontiguousarray(array[span]).tobytes())
+            for words in (made.excluded, self._fx_period, self._status):
+                digest.update(orjson.dumps(words[span].tolist()))
         return digest.hexdigest()
 
 
@@ -330,7 +318,7 @@ def _market_sources(edition: Edition, market: MarketPrices) -> set[str]:
     used = {s for p in made for s in p.quotes.series}
     sources = {source_of[s.id] for s in used}
     if any(not s.unit.startswith(("USD", "USc")) for s in used):
-        sources |= {source_of[s.id] for s in edition.eligible.series.values() if s.kind == "fx"}
+        sources |= edition.fx_sources
     return sources
 
 
@@ -374,20 +362,9 @@ def _price_rows(key: str, market: MarketPrices) -> Iterator[Row]:
     for frequency in ("daily", "monthly"):
         frame = market.frame(frequency)
         given = frame[frame["unrounded"].notna()]
-        for period, value, unrounded, status, grade in zip(
-            given.index, given["value"], given["unrounded"], given["status"], given["grade"], strict=True
-        ):
-            yield Row(
-                "price",
-                key,
-                frequency,
-                market.market.unit,
-                period,
-                float(value),
-                float(unrounded),
-                status,
-                _text(grade),
-            )
+        columns = (given.index.tolist(), *(given[c].tolist() for c in ("value", "unrounded", "status", "grade")))
+        for period, value, unrounded, status, grade in zip(*columns, strict=True):
+            yield Row("price", key, frequency, market.market.unit, period, value, unrounded, status, _text(grade))
 
 
 # ------------------------------------------------------------------------------------- indices
@@ -410,14 +387,17 @@ def _index_files(
         values = _index_values(index, rule.rounding)
         for year, positions in _years(index.frame.index):
             file = f"indices/{name}/{frequency}/{year}.json"
-            part = {
-                "meta": {"id": f"{name}/{frequency}/{year}", **edition.part_meta(sources)},
-                "unit": _index_unit(rule),
-                "frequency": frequency,
-                "year": year,
-                "values": [values[t] | _moved(index, t) for t in positions],
-            }
-            files[file] = canonical(part)
+            meta = {"id": f"{name}/{frequency}/{year}", **edition.part_meta(sources)}
+            prints[file] = _index_fingerprint(index, values, meta, positions)
+            files[file] = kept(file, prints[file]) or canonical(
+                {
+                    "meta": meta,
+                    "unit": _index_unit(rule),
+                    "frequency": frequency,
+                    "year": year,
+                    "values": [values[t] | moved for t, moved in zip(positions, _moved(index, positions), strict=True)],
+                }
+            )
         recent[frequency] = values[-RECENT[frequency] :]
         history[frequency] = _history(f"/v1/indices/{name}", frequency, index.frame.index)
         latest[frequency] = _latest_index(index, rule.rounding)
@@ -435,7 +415,7 @@ def _index_files(
         "coverage": basket.coverage | {"statement": statement},
         "weights": _weights(edition, basket),
         "latest": latest,
-        "contributions": {f: _moved(i, len(i.frame) - 1) for f, i in basket.indices.items()},
+        "contributions": {f: _moved(i, range(len(i.frame) - 1, len(i.frame)))[0] for f, i in basket.indices.items()},
         "values": recent,
         "history": history,
     }
@@ -470,24 +450,41 @@ def _index_values(index: Index, rounding: int) -> list[dict[str, Any]]:
             "link": link,
         }
         for period, u, status, covered, link in zip(
-            frame.index, numbers, frame["status"], _numbers(frame["covered"]), frame["link"], strict=True
+            frame.index.tolist(),
+            numbers,
+            frame["status"].tolist(),
+            _numbers(frame["covered"]),
+            frame["link"].tolist(),
+            strict=True,
         )
     ]
 
 
-def _moved(index: Index, t: int) -> dict[str, Any]:
-    """What moved the index in one period: points and weight of each market; imputed markets by name."""
-    points = index.contributions.iloc[t]
-    weights = index.weights.iloc[t]
-    imputed = index.imputed.iloc[t]
-    return {
-        "moved_by": {
-            str(k): {"points": float(points[k]), "weight": float(weights.get(k, 0.0))}
-            for k in points.index
-            if points[k] != 0
-        },
-        "imputed": [str(k) for k in imputed.index if imputed[k]],
-    }
+def _moved(index: Index, positions: range) -> list[dict[str, Any]]:
+    """What moved the index in each period: points and weight of each market; imputed markets by name."""
+    names = [str(c) for c in index.contributions.columns]
+    rows = slice(positions.start, positions.stop)
+    points = index.contributions.to_numpy()[rows].tolist()
+    weights = index.weights.to_numpy()[rows].tolist()
+    imputed = index.imputed.to_numpy()[rows].tolist()
+    return [
+        {
+            "moved_by": {
+                name: {"points": p, "weight": w} for name, p, w in zip(names, ps, [*ws, 0.0], strict=True) if p or w
+            },
+            "imputed": [name for name, mark in zip(names, marks, strict=False) if mark],
+        }
+        for ps, ws, marks in zip(points, weights, imputed, strict=True)
+    ]
+
+
+def _index_fingerprint(index: Index, values: list[dict[str, Any]], meta: dict[str, Any], positions: range) -> str:
+    """Hash of everything that the values of some periods are made from."""
+    rows = slice(positions.start, positions.stop)
+    digest = hashlib.sha256(orjson.dumps([meta, values[rows], list(index.contributions.columns)]))
+    for table in (index.contributions, index.weights, index.imputed):
+        digest.update(np.ascontiguousarray(table.to_numpy()[rows]).tobytes())
+    return digest.hexdigest()
 
 
 def _weights(edition: Edition, basket: BasketFigures) -> list[dict[str, Any]]:
@@ -550,9 +547,10 @@ def _statement(rule: Basket, basket: BasketFigures) -> str:
 def _index_rows(name: str, rule: Basket, basket: BasketFigures) -> Iterator[Row]:
     for frequency, index in basket.indices.items():
         given = index.frame[index.frame["unrounded"].notna()]
-        for period, unrounded, status in zip(given.index, given["unrounded"], given["status"], strict=True):
-            value = round(float(unrounded), rule.rounding)
-            yield Row("index", name, frequency, _index_unit(rule), period, value, float(unrounded), status, None)
+        columns = (given.index.tolist(), given["unrounded"].tolist(), given["status"].tolist())
+        for period, unrounded, status in zip(*columns, strict=True):
+            value = round(unrounded, rule.rounding)
+            yield Row("index", name, frequency, _index_unit(rule), period, value, unrounded, status, None)
 
 
 # ---------------------------------------------------------------------------------- whole release
@@ -620,7 +618,7 @@ def _all_sources(lines: Iterable[Mapping[str, Any]]) -> set[str]:
 
 def _years(periods: pd.Index) -> Iterator[tuple[str, range]]:
     """Yield each year with the positions of its periods, which are in order."""
-    years = periods.str.slice(0, 4).to_numpy()
+    years = np.array([p[:4] for p in periods.tolist()], dtype=object)
     starts = [0, *(np.flatnonzero(years[1:] != years[:-1]) + 1).tolist(), len(years)]
     for first, after in zip(starts, starts[1:], strict=False):
         yield str(years[first]), range(first, after)

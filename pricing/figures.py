@@ -129,22 +129,25 @@ def quotes(
     rates : DataFrame
         As ``euro_rates`` returns it.
     """
-    columns: dict[str, dict[str, pd.Series]] = {
-        k: {} for k in ("value", "usd_per_t", "status", "fx", "fx_period", "vat")
-    }
     present = [s for s in series if s.id in observations]
-    for one in present:
-        seen = observations[one.id].set_index("period")
-        converted = units.to_usd_per_t(seen["value"], one, market, rates)
-        columns["value"][one.id], columns["status"][one.id] = seen["value"], seen["status"]
-        for name in ("usd_per_t", "fx", "fx_period", "vat"):
-            columns[name][one.id] = converted[name]
     if not present:
         return None
+    seen_in = [observations[s.id]["period"].to_numpy(dtype=object) for s in present]
+    periods = pd.Index(sorted(set().union(*seen_in)), dtype=object)
+    shape = (len(periods), len(present))
+    numbers = {name: np.full(shape, np.nan) for name in ("value", "usd_per_t", "fx", "vat")}
+    words = {name: np.full(shape, "", dtype=object) for name in ("status", "fx_period")}
+    for column, one in enumerate(present):
+        seen = observations[one.id].set_index("period")
+        rows = periods.get_indexer(seen.index)
+        converted = units.to_usd_per_t(seen["value"], one, market, rates)
+        numbers["value"][rows, column] = seen["value"]
+        words["status"][rows, column] = seen["status"]
+        words["fx_period"][rows, column] = converted["fx_period"]
+        for name in ("usd_per_t", "fx", "vat"):
+            numbers[name][rows, column] = converted[name]
     ids = [s.id for s in present]
-    tables = {name: pd.DataFrame(parts, columns=ids).sort_index() for name, parts in columns.items()}
-    for name in ("status", "fx_period"):
-        tables[name] = tables[name].astype(object).where(tables[name].notna(), "")
+    tables = {name: pd.DataFrame(table, index=periods, columns=ids) for name, table in (numbers | words).items()}
     return reference.Quotes(market, frequency, tuple(present), closed=closed & set(ids), **tables)
 
 
@@ -234,18 +237,24 @@ def _market_bases(
     done: Sequence[Mapping[str, Any]],
     known_on: str,
 ) -> list[dict[str, Any]]:
+    effective_done = {b["effective"] for b in done}
+    latest_done = max(effective_done, default="")
+    due = [
+        (effective, first, after)
+        for effective, first, after in reference.reviews(quote.usd_per_t.index.tolist(), methodology.basis, known_on)
+        if effective not in effective_done and effective >= latest_done
+    ]
+    if not due:
+        return []
     usd_per_t, age = reference.usable(quote, methodology.determination)
     origins, values, _, _ = reference.by_origin(quote, usd_per_t.where(age == 0), age)
     table = pd.DataFrame(values, index=usd_per_t.index, columns=list(origins))
-    least = methodology.basis.min_common.get("monthly" if frequency == "monthly" else "daily", 1)
-    effective_done = {b["effective"] for b in done}
-    in_force = {b["origin"]: b["ratio"] for b in done if b["effective"] == max(effective_done, default="")}
+    least = methodology.basis.min_common["monthly" if frequency == "monthly" else "daily"]
+    in_force = {b["origin"]: b["ratio"] for b in done if b["effective"] == latest_done}
     anchor = next((b["origin"] for b in done if b["via"] == "anchor"), quote.market.anchor)
     anchor = anchor or str(table.notna().sum().sort_index(kind="stable").idxmax())
     out = []
-    for effective, first, after in reference.reviews(list(table.index), methodology.basis, known_on):
-        if effective in effective_done or (effective_done and effective < max(effective_done)):
-            continue
+    for effective, first, after in due:
         window = table[(table.index >= first) & (table.index < after)]
         ratios = reference.estimate_bases(window, anchor, least, in_force)
         in_force = {r.origin: r.ratio for r in ratios}
@@ -323,25 +332,43 @@ def disclosed(made: reference.Prices, methodology: Methodology) -> reference.Pri
 # ------------------------------------------------------------------------------------ indices
 
 
-def baskets(
-    methodology: Methodology, priced: Mapping[str, MarketPrices], production: pd.DataFrame, units_of: Mapping[str, str]
-) -> dict[str, BasketFigures]:
-    """Compile every basket of the methodology, or say why one is not compiled.
+class Production:
+    """World production as it was known at any instant.
 
     Parameters
     ----------
-    production : DataFrame
-        Every vintage of the production series: ``series, period, vintage, value, status``.
-    units_of : mapping of production series id to its mass unit
+    vintages : DataFrame
+        Every vintage: ``series, period, vintage, value, status``.
+    units_of : mapping of series id to its mass unit
     """
-    return {name: _basket(basket, priced, production, units_of) for name, basket in methodology.baskets.items()}
+
+    def __init__(self, vintages: pd.DataFrame, units_of: Mapping[str, str]) -> None:
+        self._told: dict[str, list[tuple[int, str, float | None]]] = {}
+        columns = (vintages[c].tolist() for c in ("series", "period", "vintage", "value", "status"))
+        for series, period, vintage, value, status in sorted(zip(*columns, strict=True), key=lambda row: row[2]):
+            tonnes = None if status == "withdrawn" else float(value) * TONNES[units_of[series]]
+            self._told.setdefault(series, []).append((int(vintage), str(period), tonnes))
+
+    def latest(self, series: str, year: str = "9999", known_at: int = 2**62) -> tuple[str, float, int] | None:
+        """Return the last figure up to a year as known at an instant: (period, tonnes, vintage)."""
+        found: dict[str, tuple[float | None, int]] = {}
+        for vintage, period, tonnes in self._told.get(series, []):
+            if vintage <= known_at and period <= year:
+                found[period] = (tonnes, vintage)
+        given = [(period, tonnes, vintage) for period, (tonnes, vintage) in found.items() if tonnes is not None]
+        return max(given) if given else None
 
 
-def _basket(
-    basket: Basket, priced: Mapping[str, MarketPrices], production: pd.DataFrame, units_of: Mapping[str, str]
-) -> BasketFigures:
+def baskets(
+    methodology: Methodology, priced: Mapping[str, MarketPrices], production: Production
+) -> dict[str, BasketFigures]:
+    """Compile every basket of the methodology, or say why one is not compiled."""
+    return {name: _basket(basket, priced, production) for name, basket in methodology.baskets.items()}
+
+
+def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Production) -> BasketFigures:
     months = _table(basket, priced, "monthly")
-    coverage = _coverage(basket, months, production, units_of)
+    coverage = _coverage(basket, months, production)
     if months.empty:
         return BasketFigures({}, {}, coverage, "no constituent has a price")
     if coverage["weight"] is None or coverage["weight"] < basket.min_coverage:
@@ -353,7 +380,7 @@ def _basket(
             f"own prices cover {share} of the listed weight; this name needs {basket.min_coverage:.0%}",
         )
     try:
-        links, weights = _links(basket, months, production, units_of)
+        links, weights = _links(basket, months, production)
         indices = {"monthly": fixed_basket(months, links, basket.base_period, basket.min_weight)}
         days = _table(basket, priced, "daily")
         in_all_links = {link.month for link in links} <= set(days.index.str.slice(0, 7)) if len(days) else False
@@ -378,7 +405,7 @@ def _table(basket: Basket, priced: Mapping[str, MarketPrices], frequency: str) -
 
 
 def _links(
-    basket: Basket, months: pd.DataFrame, production: pd.DataFrame, units_of: Mapping[str, str]
+    basket: Basket, months: pd.DataFrame, production: Production
 ) -> tuple[list[Link], dict[str, tuple[Weight, ...]]]:
     """Every link whose weights were known by the end of its month; at least one.
 
@@ -389,12 +416,12 @@ def _links(
     links, weights = [], {}
     for month in due:
         end = int((pd.Period(month, "M").end_time.tz_localize("UTC")).value // 1000)
-        found = _weights(basket, months, production[production["vintage"] <= end], units_of, month)
+        found = _weights(basket, months, production, month, end)
         if _enough(basket, found):
             links.append(_link(month, found, basket.cap))
             weights[month] = found
     for month in reversed(due if not links else []):
-        found = _weights(basket, months, production, units_of, month)
+        found = _weights(basket, months, production, month)
         if _enough(basket, found):
             links, weights = [_link(month, found, basket.cap)], {month: found}
             break
@@ -415,7 +442,7 @@ def _link(month: str, weights: Sequence[Weight], cap: float) -> Link:
 
 
 def _weights(
-    basket: Basket, months: pd.DataFrame, known: pd.DataFrame, units_of: Mapping[str, str], month: str
+    basket: Basket, months: pd.DataFrame, production: Production, month: str, known_at: int = 2**62
 ) -> tuple[Weight, ...]:
     year = str(int(month[:4]) - 1)
     of_year = months[months.index.str.startswith(year)]
@@ -423,7 +450,7 @@ def _weights(
     for part in basket.constituents:
         if part.key not in months or months[part.key].isna()[month] or of_year[part.key].count() < LEAST_MONTHS:
             continue
-        tonnage = _tonnage(part.production, known, units_of, year)
+        tonnage = production.latest(part.production, year, known_at)
         if tonnage is None:
             continue
         period, tonnes, vintage = tonnage
@@ -432,28 +459,13 @@ def _weights(
     return tuple(out)
 
 
-def _tonnage(
-    series: str, known: pd.DataFrame, units_of: Mapping[str, str], year: str | None
-) -> tuple[str, float, int] | None:
-    """Latest world production up to a year, as known: (period, tonnes, vintage)."""
-    rows = known[(known["series"] == series) & ((known["period"] <= year) if year else True)]
-    rows = rows.sort_values("vintage").groupby("period").tail(1)
-    rows = rows[rows["status"] != "withdrawn"].sort_values("period")
-    if rows.empty:
-        return None
-    last = rows.iloc[-1]
-    return str(last["period"]), float(last["value"]) * TONNES[units_of[series]], int(last["vintage"])
-
-
-def _coverage(
-    basket: Basket, months: pd.DataFrame, production: pd.DataFrame, units_of: Mapping[str, str]
-) -> dict[str, Any]:
+def _coverage(basket: Basket, months: pd.DataFrame, production: Production) -> dict[str, Any]:
     """Share of the listed markets and of their weight that has an own price in the last twelve months."""
     recent = months.iloc[-12:] if len(months) else months
     own, values = [], {}
     for part in basket.constituents:
         price = recent[part.key].dropna() if part.key in recent else pd.Series(dtype="float64")
-        tonnage = _tonnage(part.production, production, units_of, None)
+        tonnage = production.latest(part.production)
         level = float(price.mean()) if len(price) else part.value_price
         if tonnage is not None and level is not None:
             values[part.key] = tonnage[1] * part.share * level

@@ -446,9 +446,9 @@ def _figures(
     ws.store.add_bases(audience, at, figures.bases_due(quoted, ws.methodology, before, known_on))
     bases = ws.store.bases(audience)
     priced = figures.prices(quoted, ws.methodology, bases, known_on)
-    weights_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
-    production = _production(ws.store, weights_of, at)
-    return figures.Figures(priced, figures.baskets(ws.methodology, priced, production, weights_of)), bases
+    units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
+    production = figures.Production(_production(ws.store, units_of, at), units_of)
+    return figures.Figures(priced, figures.baskets(ws.methodology, priced, production)), bases
 
 
 def _production(store: Store, series: Iterable[str], at: dt.datetime) -> pd.DataFrame:

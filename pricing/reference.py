@@ -432,31 +432,44 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
     Returns
     -------
     DataFrame, by month
-        The columns of ``Prices.frame`` and ``days`` (that entered the mean) and ``weekdays``.
+        The columns of ``Prices.frame`` and ``days`` (that entered the mean) and ``weekdays``. ``low``
+        and ``high`` span the month, ``origins`` is the fewest of any day, ``spread`` the widest.
     """
     frame = daily.frame[daily.frame["unrounded"].notna()]
-    if frame.empty:
-        return daily.frame.iloc[:0].assign(days=0, weekdays=0)
-    months = frame.index.str.slice(0, 7)
-    by_month = frame.groupby(months, sort=True)
-    out = by_month.agg(
-        unrounded=("unrounded", "mean"),
-        origins=("origins", "median"),
-        low=("low", "min"),
-        high=("high", "max"),
-        mean=("mean", "mean"),
-        spread=("spread", "median"),
-        largest_weight=("largest_weight", "median"),
-        days=("unrounded", "size"),
+    months = np.array([str(p)[:7] for p in frame.index], dtype=object)
+    starts = np.flatnonzero(np.r_[True, months[1:] != months[:-1]]) if len(months) else np.array([], dtype=np.int64)
+    first = months[starts].astype("datetime64[M]")
+    days = np.diff(np.r_[starts, len(months)])
+    # the lowest grade that at least half of the days reach
+    letters = frame["grade"].to_numpy(dtype=object)
+    reached = [_by_month(np.add, (letters <= g).astype(np.int64), starts) for g in ("A", "B")]
+    number = {c: frame[c].to_numpy(dtype="float64") for c in ("unrounded", "mean", "low", "high", "spread")}
+    unrounded = _by_month(np.add, number["unrounded"], starts) / days
+    out = pd.DataFrame(
+        {
+            "unrounded": unrounded,
+            "value": np.round(unrounded, daily.quotes.market.rounding),
+            "status": "normal",
+            "type": "mean-of-days",
+            "grade": np.select([2 * r >= days for r in reached], ["A", "B"], default="C").astype(object),
+            "origins": _by_month(np.minimum, frame["origins"].to_numpy(), starts),
+            "low": _by_month(np.minimum, number["low"], starts),
+            "high": _by_month(np.maximum, number["high"], starts),
+            "mean": _by_month(np.add, number["mean"], starts) / days,
+            "spread": _by_month(np.maximum, number["spread"], starts),
+            "largest_weight": _by_month(np.maximum, frame["largest_weight"].to_numpy(), starts),
+            "days": days,
+            "weekdays": np.busday_count(first, first + 1),
+        },
+        index=pd.Index(months[starts], dtype=daily.frame.index.dtype),
     )
-    first = out.index.to_numpy().astype("datetime64[M]")
-    out["weekdays"] = np.busday_count(first, first + 1)
-    out["grade"] = by_month["grade"].agg(lambda g: sorted(g)[(len(g) - 1) // 2])
-    out["type"] = "mean-of-days"
-    out["status"] = "normal"
-    out["value"] = np.round(out["unrounded"], daily.quotes.market.rounding)
     over = (first + 1).astype("datetime64[D]").astype(str) <= known_on
-    return out[over & (out["days"] >= rules.month_share * out["weekdays"])]
+    return out[over & (out["days"].to_numpy() >= rules.month_share * out["weekdays"].to_numpy())]
+
+
+def _by_month(reduce: np.ufunc, values: npt.NDArray[Any], starts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Reduce daily values over the runs of days that begin at ``starts``."""
+    return reduce.reduceat(values, starts) if len(starts) else values[:0]
 
 
 def _ordinal_days(periods: pd.Index) -> npt.NDArray[np.int64]:

@@ -29,6 +29,8 @@ Kind = Literal["live", "replayed", "simulated"]
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 SAME_INSTANT = 1_000  # microseconds: documents with the same stamp follow each other within this
 RELATIVE_TOLERANCE = 1e-9  # below this share of the value a difference is arithmetic, not a revision
+_FEW_PLACES = 7  # decimals that are counted for a whole column at once; more are read off each value
+_EXACT = 2.0**51  # below, a decimal scaled to a whole number is that number
 
 migrations = Migrations("lodemark")
 
@@ -584,8 +586,18 @@ def _places(value: float) -> int:
 
 def _decimals(incoming: pd.DataFrame) -> dict[int, int]:
     """Return the most decimals that any value of a series shows in this document."""
-    places = pd.Series([_places(v) for v in incoming["value"].tolist()], index=incoming.index, dtype="int64")
-    most = places.groupby(incoming["series"].to_numpy()).max()
+    values = incoming["value"].to_numpy(dtype="float64")
+    places = np.zeros(len(values), dtype="int64")
+    left = np.flatnonzero(np.isfinite(values))
+    for n in range(_FEW_PLACES):
+        with np.errstate(over="ignore"):
+            scaled = values[left] * 10.0**n
+        # Whole number over power of ten, both exact: the quotient is the double nearest to that decimal.
+        shown = (np.rint(scaled) / 10.0**n == values[left]) & (np.abs(scaled) < _EXACT)
+        places[left[shown]] = n
+        left = left[~shown]
+    places[left] = [_places(v) for v in values[left].tolist()]
+    most = pd.Series(places).groupby(incoming["series"].to_numpy()).max()
     return {int(series): int(n) for series, n in most.items()}  # type: ignore[call-overload]
 
 
