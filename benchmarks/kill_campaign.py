@@ -5,19 +5,22 @@
 Each moment begins either with an empty data folder, or with one that holds a first round of releases.
 A process collects eight sources from a real server on loopback and makes two releases; it is ended by
 SIGKILL, every other time at a measured step (a write, rename, link, sync or SQL statement), else at a
-random time. Then the folder is inspected as it lies, and a second process finishes the work. What it
-leaves must be what an undisturbed run leaves, byte for byte. (A killed process is not a power cut: what
-it had written reaches the disk.)
+random time. Then the folder is inspected as it lies, and a second process finishes the work: at the same
+instant of the clock, and what it leaves must be what an undisturbed run leaves, byte for byte; or a minute
+later, and then the observations and figures must be the same. (A killed process is not a power cut: what it
+had written reaches the disk.)
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import hashlib
 import json
 import mmap
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -50,9 +53,9 @@ _LABEL = 200
 # ------------------------------------------------------------------------------------- the work
 
 
-def work(folder: Path, round_: int) -> None:
+def work(folder: Path, round_: int, minutes: int = 0) -> None:
     """Do what the scheduler does of a day: visit every source, then release to both audiences."""
-    now = small_world.NOW[round_]
+    now = small_world.NOW[round_] + dt.timedelta(minutes=minutes)
     operation = config.load_operation(folder / "config.toml")
     methodology = config.load_methodology(folder / "methodology")
     with pipeline.opened(folder / "data", operation, methodology, lambda: now) as ws:
@@ -130,8 +133,13 @@ class Ended:
     seconds: float
 
 
-def run(folder: Path, round_: int, *, kill_at: int | None = None, seconds: float | None = None) -> Ended:
-    """Do the work in a forked process; kill it before a step, or after some seconds, where told to."""
+def run(
+    folder: Path, round_: int, *, minutes: int = 0, kill_at: int | None = None, seconds: float | None = None
+) -> Ended:
+    """Do the work in a forked process; kill it before a step, or after some seconds, where told to.
+
+    ``minutes`` is how late the clock stands.
+    """
     shared = mmap.mmap(-1, _LABEL)
     began = time.monotonic()
     child = os.fork()
@@ -139,7 +147,7 @@ def run(folder: Path, round_: int, *, kill_at: int | None = None, seconds: float
         code = 70
         try:
             Steps(shared, kill_at).watch()
-            work(folder, round_)
+            work(folder, round_, minutes)
             code = 0
         except BaseException as error:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
@@ -197,7 +205,10 @@ def _broken_store(data: Path) -> list[str]:
 
 def _broken_tree(data: Path, root: Path) -> list[str]:
     """Check what is served: the current release verifies and answers; nothing beyond it can be seen."""
-    newest = releases.latest(root)
+    try:
+        newest = releases.latest(root)
+    except PricingError as error:
+        return [str(error)]
     number = newest.number if newest else 0
     found = []
     for n in releases.list_releases(root):
@@ -266,6 +277,28 @@ def contents(folder: Path, *, signatures: bool) -> dict[str, str]:
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in out.items()}
 
 
+def figures(folder: Path) -> dict[str, str]:
+    """What a folder says but not since when: known observations, and every figure of the current releases."""
+    with closing(sqlite3.connect(folder / "data" / "store.db")) as db:
+        out = {"observations": repr(sorted(db.execute(_KNOWN)))}
+    for audience in AUDIENCES:
+        current = releases.latest(folder / "data" / audience)
+        assert current is not None
+        for name in current.manifest["files"]:
+            if name.endswith(".json") and name.startswith(("prices", "indices")):
+                document = json.loads((current.folder / name).read_bytes())
+                del document["meta"]
+                out[f"{audience}/{name}"] = _without_instants(json.dumps(document, sort_keys=True))
+    return out
+
+
+def _without_instants(text: str) -> str:
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "an instant", text)
+
+
+_KNOWN = """SELECT n.name, o.period, max(o.vintage) > 0, o.value, o.status FROM observation o
+    JOIN series n ON n.id = o.series GROUP BY n.name, o.period"""
+
 _CONTENTS = {
     "observation": "SELECT n.name, o.period, o.vintage, o.value, o.status, d.sha256, d.source FROM observation o"
     " JOIN series n ON n.id = o.series JOIN document d ON d.id = o.document",
@@ -311,7 +344,7 @@ class Campaign:
         small_world.write(folder / "empty", base)
         self._starts = {1: folder / "empty", 2: folder / "done-1"}
         self.undisturbed: dict[int, Ended] = {}
-        self._expected: dict[int, dict[str, str]] = {}
+        self._expected: dict[int, tuple[dict[str, str], dict[str, str]]] = {}
         for round_, start in self._starts.items():
             done = folder / f"done-{round_}"
             shutil.copytree(start, done)
@@ -320,23 +353,28 @@ class Campaign:
             wrong = half_done(done)
             if ended.code or wrong:
                 raise RuntimeError(f"the undisturbed run of round {round_} ended with {ended}: {wrong}")
-            self._expected[round_] = contents(done, signatures=round_ > 1)
+            self._expected[round_] = contents(done, signatures=round_ > 1), figures(done)
 
-    def moment(self, round_: int, **when: float) -> Moment:
-        """Kill one run, inspect what it left, let another finish it, and compare."""
+    def moment(self, round_: int, *, minutes: int, **when: float) -> Moment:
+        """Kill one run, inspect what it left, let another finish it, and compare.
+
+        With ``minutes`` the other one comes later by the clock too: then figures are compared, else bytes.
+        """
         spot = self._folder / "spot"
         shutil.rmtree(spot, ignore_errors=True)
         shutil.copytree(self._starts[round_], spot)
         self._set_round(round_)
         killed = run(spot, round_, **when)  # type: ignore[arg-type]
         wrong = half_done(spot) if (spot / "data").exists() else []
-        finished = run(spot, round_)
+        finished = run(spot, round_, minutes=minutes)
         if finished.code:
             wrong.append(f"the next run ended with {finished.code} after {finished.last}")
         else:
             wrong += [f"afterwards: {line}" for line in half_done(spot)]
-            got, due = contents(spot, signatures=round_ > 1), self._expected[round_]
-            wrong += [f"differs from the undisturbed run: {n}" for n in sorted(got.keys() | due.keys()) if got.get(n) != due.get(n)]
+            due = self._expected[round_][bool(minutes)]
+            got = figures(spot) if minutes else contents(spot, signatures=round_ > 1)
+            unlike = [n for n in sorted(got.keys() | due.keys()) if got.get(n) != due.get(n)]
+            wrong += [f"differs from the undisturbed run: {n}" for n in unlike]
         told = killed.last if killed.code == -signal.SIGKILL else f"not killed (exit {killed.code})"
         return Moment("empty" if round_ == 1 else "second round", round_, told, killed.steps, wrong)
 
@@ -344,12 +382,12 @@ class Campaign:
         """Kill at ``count`` moments, spread evenly over the work with a random place in each part."""
         chance = random.Random(seed)
         for i in range(count):
-            round_ = 1 + i % 2
+            round_, minutes = 1 + i % 2, chance.choice((0, 1))
             whole, share = self.undisturbed[round_], (i // 2 + chance.random()) / ((count + 1) // 2)
             if i // 2 % 2:
-                yield self.moment(round_, seconds=share * whole.seconds)
+                yield self.moment(round_, minutes=minutes, seconds=share * whole.seconds)
             else:
-                yield self.moment(round_, kill_at=1 + int(share * whole.steps))
+                yield self.moment(round_, minutes=minutes, kill_at=1 + int(share * whole.steps))
 
 
 @contextmanager

@@ -200,7 +200,7 @@ def test_every_source_has_a_parser_and_declares_its_terms(name):
     assert callable(sources.load(name, source).parse)
     for field in ("title", "publisher", "licence", "attribution"):
         assert getattr(source, field).strip(), f"sources.{name}.{field} says nothing"
-    assert re.match(r"https?://|simulated", source.terms), f"sources.{name}.terms is no address: {source.terms!r}"
+    assert re.match(r"https?://|Simulated", source.terms), f"sources.{name}.terms is no address: {source.terms!r}"
     if "proprietary" in source.licence.lower() or "all rights reserved" in source.licence.lower():
         assert source.letter or not source.rights.publish_derived, f"sources.{name}: no letter, no right"
 
