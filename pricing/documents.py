@@ -7,6 +7,7 @@ which nothing changed is the same file in every release.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from pricing import units
 from pricing.config import Audience, Basket, Market, Methodology, Operation, Series
 from pricing.errors import ReleaseError
 from pricing.figures import BasketFigures, Eligible, Figures, MarketPrices
@@ -124,11 +126,17 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
         rule = edition.methodology.baskets[name]
         index_list.append(_index_files(edition, name, rule, basket, figures, kept, files, prints))
         rows += _index_rows(name, rule, basket)
-    files["prices.json"] = canonical({"meta": edition.meta("prices", _all_sources(price_list)), "prices": price_list})
+    files["prices.json"] = canonical(
+        {
+            "meta": edition.meta("prices", _all_sources(price_list)),
+            "prices": price_list,
+            "unpriced": [m.key for m in edition.methodology.markets if m.key not in figures.prices],
+        }
+    )
     files["indices.json"] = canonical(
         {"meta": edition.meta("indices", _all_sources(index_list)), "indices": index_list}
     )
-    files["sources.json"] = canonical(_sources(edition, sources))
+    files["sources.json"] = canonical(_sources(edition, sources, figures.left_out))
     files["methodology.json"] = canonical(
         {"meta": edition.meta("methodology"), "methodology": edition.methodology.model_dump(mode="json")}
     )
@@ -165,7 +173,7 @@ def _market_files(
             )
         history[frequency] = _history(f"/v1/prices/{key}", frequency, frame.index)
         recent[frequency] = [records.value(t) for t in range(max(0, len(frame) - RECENT[frequency]), len(frame))]
-    latest = {f: _latest(market.frame(f), market.market.rounding) for f in recent}
+    latest = {f: _aged(edition, _latest(market.frame(f)), [market]) for f in recent}
     files[f"prices/{key}.json"] = canonical(
         {
             "meta": edition.meta(key, sources),
@@ -180,6 +188,7 @@ def _market_files(
         "id": key,
         "title": market.market.title or key,
         "unit": market.market.unit,
+        "decimals": market.market.rounding,
         "latest": latest,
         "sources": sources,
         "href": f"/v1/prices/{key}",
@@ -352,6 +361,10 @@ def _contributors(edition: Edition, market: MarketPrices) -> list[dict[str, Any]
                     "quoted_on": s.quoted_on,
                     "content": s.content,
                     "tax": s.tax,
+                    "conversion": [
+                        {"step": step.name, "factor": step.factor, "source": step.source, "detail": step.detail}
+                        for step in units.conversion(s, market.market).steps
+                    ],
                     "shown": s.id not in edition.eligible.closed,
                 }
             )
@@ -382,6 +395,7 @@ def _index_files(
 ) -> dict[str, Any]:
     """Write the documents of one index; return its line in the list of indices."""
     sources = _basket_sources(edition, rule, basket, figures)
+    members = [figures.prices[part.key] for part in rule.constituents if part.key in figures.prices]
     recent, history, latest = {}, {}, {}
     for frequency, index in basket.indices.items():
         values = _index_values(index, rule.rounding)
@@ -400,7 +414,7 @@ def _index_files(
             )
         recent[frequency] = values[-RECENT[frequency] :]
         history[frequency] = _history(f"/v1/indices/{name}", frequency, index.frame.index)
-        latest[frequency] = _latest_index(index, rule.rounding)
+        latest[frequency] = _aged(edition, _latest_index(index, rule.rounding), members)
     statement = _statement(rule, basket)
     document = {
         "meta": edition.meta(name, sources),
@@ -424,6 +438,7 @@ def _index_files(
         "id": name,
         "title": rule.title,
         "unit": document["unit"],
+        "decimals": rule.rounding,
         "published": document["published"],
         "withheld": document["withheld"],
         "latest": latest,
@@ -533,10 +548,14 @@ def _basket_sources(edition: Edition, rule: Basket, basket: BasketFigures, figur
 def _statement(rule: Basket, basket: BasketFigures) -> str:
     """Say in plain words what an index covers and what it does not."""
     c = basket.coverage
-    text = f"{c['priced']} of {c['listed']} listed markets have an own price"
-    if c["weight"] is not None:
-        text += f", {c['weight']:.1%} of the weight of the {c['weighed']} that can be weighed"
-    text += "."
+    if c["priced"] == c["listed"]:
+        text = f"All {c['listed']} listed markets have an own price."
+    else:
+        text = f"{c['priced']} of {c['listed']} listed markets have an own price"
+        if c["weight"] is not None:
+            known = "" if c["weighed"] == c["listed"] else f" of those {c['weighed']} that can be weighed"
+            text += f", with {c['weight']:.0%} of the weight{known}"
+        text += "."
     if c["missing"]:
         text += f" Without a price: {', '.join(c['missing'])}."
     if basket.withheld:
@@ -578,7 +597,7 @@ def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str
     }
 
 
-def _sources(edition: Edition, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _sources(edition: Edition, facts: Mapping[str, Any], left_out: Mapping[str, str]) -> dict[str, Any]:
     """The register of sources: terms of all; figures about the data only of those this audience may see."""
     out = []
     for name, source in edition.operation.sources.items():
@@ -600,6 +619,7 @@ def _sources(edition: Edition, facts: Mapping[str, Any]) -> dict[str, Any]:
             row["url"] = source.url or None
             row["data"] = facts.get(name)
             row["series"] = [_series_facts(s, edition) for s in used]
+        row["left_out"] = [{"series": s.id, "reason": left_out[s.id]} for s in used if s.id in left_out]
         row["quarantined"] = [{"series": s.id, "reason": s.quarantined} for s in source.series if s.quarantined]
         out.append(row)
     return {"meta": edition.meta("sources"), "sources": out}
@@ -628,7 +648,7 @@ def _history(base: str, frequency: str, periods: pd.Index) -> list[dict[str, str
     return [{"year": year, "href": f"{base}/{frequency}/{year}"} for year, _ in _years(periods)]
 
 
-def _latest(frame: pd.DataFrame, rounding: int) -> dict[str, Any] | None:
+def _latest(frame: pd.DataFrame) -> dict[str, Any] | None:
     given = frame[frame["unrounded"].notna()]
     if given.empty:
         return None
@@ -656,6 +676,19 @@ def _latest_index(index: Index, rounding: int) -> dict[str, Any] | None:
         "status": last["status"],
         "change": _change(given["unrounded"]),
     }
+
+
+def _aged(edition: Edition, latest: dict[str, Any] | None, markets: Iterable[MarketPrices]) -> dict[str, Any] | None:
+    """Add how old a figure is at its release, and whether that is more than its sources' rhythm explains."""
+    if latest is None:
+        return None
+    period = latest["period"]
+    end = pd.Period(period, "M" if len(period) == 7 else "D").end_time.date()
+    age = (dt.date.fromisoformat(edition.released_at[:10]) - end).days
+    made = [p for m in markets for p in (m.daily, m.monthly) if p is not None]
+    quoting = {edition.source_of[s.id] for p in made for s in p.quotes.series}
+    allowed = max((edition.operation.sources[s].min_age_ok_days for s in quoting), default=0)
+    return latest | {"age_days": age, "stale": age > allowed}
 
 
 def _change(values: pd.Series) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class Figures:
 
     prices: dict[str, MarketPrices]
     baskets: dict[str, BasketFigures] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Series that could not be converted, with the reason: said in the release, never silent."""
 
 
 def eligible(operation: Operation, audience: Audience) -> Eligible:
@@ -119,8 +121,12 @@ def quotes(
     observations: Mapping[str, pd.DataFrame],
     rates: pd.DataFrame,
     closed: frozenset[str],
+    left_out: dict[str, str],
 ) -> reference.Quotes | None:
     """Normalise what was observed of one market; None where nothing was.
+
+    A series that has no way to the market's unit is left out and noted in ``left_out``: it must not
+    keep the others from being published.
 
     Parameters
     ----------
@@ -129,7 +135,15 @@ def quotes(
     rates : DataFrame
         As ``euro_rates`` returns it.
     """
-    present = [s for s in series if s.id in observations]
+    converted = {}
+    for one in series:
+        if one.id in observations:
+            values = observations[one.id].set_index("period")["value"]
+            try:
+                converted[one.id] = units.to_usd_per_t(values, one, market, rates)
+            except UnitError as error:
+                left_out[one.id] = str(error)
+    present = [s for s in series if s.id in converted]
     if not present:
         return None
     seen_in = [observations[s.id]["period"].to_numpy(dtype=object) for s in present]
@@ -138,14 +152,13 @@ def quotes(
     numbers = {name: np.full(shape, np.nan) for name in ("value", "usd_per_t", "fx", "vat")}
     words = {name: np.full(shape, "", dtype=object) for name in ("status", "fx_period")}
     for column, one in enumerate(present):
-        seen = observations[one.id].set_index("period")
-        rows = periods.get_indexer(seen.index)
-        converted = units.to_usd_per_t(seen["value"], one, market, rates)
+        seen = observations[one.id]
+        rows = periods.get_indexer(seen["period"])
         numbers["value"][rows, column] = seen["value"]
         words["status"][rows, column] = seen["status"]
-        words["fx_period"][rows, column] = converted["fx_period"]
+        words["fx_period"][rows, column] = converted[one.id]["fx_period"]
         for name in ("usd_per_t", "fx", "vat"):
-            numbers[name][rows, column] = converted[name]
+            numbers[name][rows, column] = converted[one.id][name]
     ids = [s.id for s in present]
     tables = {name: pd.DataFrame(table, index=periods, columns=ids) for name, table in (numbers | words).items()}
     return reference.Quotes(market, frequency, tuple(present), closed=closed & set(ids), **tables)
@@ -175,8 +188,14 @@ def check_units(operation: Operation, methodology: Methodology) -> None:
 
 def all_quotes(
     methodology: Methodology, audience: Eligible, observations: pd.DataFrame
-) -> dict[tuple[str, str], reference.Quotes]:
-    """Normalise all markets: (market key, ``daily`` or ``monthly``) to quotes."""
+) -> tuple[dict[tuple[str, str], reference.Quotes], dict[str, str]]:
+    """Normalise all markets.
+
+    Returns
+    -------
+    quotes : mapping of (market key, ``daily`` or ``monthly``) to Quotes
+    left_out : mapping of series to the reason why it could not be converted
+    """
     rates = euro_rates(observations, audience.series)
     columns = ["period", "value", "status"]
     by_series = {str(name): group[columns] for name, group in observations.groupby("series", sort=False)}
@@ -186,13 +205,14 @@ def all_quotes(
             frequency = "monthly" if one.frequency == "monthly" else "daily"
             members.setdefault((f"{one.mineral}/{one.stage}/{one.zone}", frequency), []).append(one)
     out = {}
+    left_out: dict[str, str] = {}
     for market in methodology.markets:
         for frequency in ("daily", "monthly"):
             series = sorted(members.get((market.key, frequency), []), key=lambda s: s.id)
-            found = quotes(market, frequency, series, by_series, rates, audience.closed)
+            found = quotes(market, frequency, series, by_series, rates, audience.closed, left_out)
             if found is not None:
                 out[market.key, frequency] = found
-    return out
+    return out, left_out
 
 
 # -------------------------------------------------------------------------------------- bases
@@ -371,14 +391,13 @@ def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Prod
     coverage = _coverage(basket, months, production)
     if months.empty:
         return BasketFigures({}, {}, coverage, "no constituent has a price")
-    if coverage["weight"] is None or coverage["weight"] < basket.min_coverage:
-        share = "unknown" if coverage["weight"] is None else f"{coverage['weight']:.0%}"
-        return BasketFigures(
-            {},
-            {},
-            coverage,
-            f"own prices cover {share} of the listed weight; this name needs {basket.min_coverage:.0%}",
+    if min(coverage["markets"], coverage["weight"] or 0.0) < basket.min_coverage:
+        # A few heavy metals can carry most of the weight: both shares must reach the limit.
+        reason = (
+            f"own prices cover {coverage['markets']:.0%} of the listed markets and {coverage['weight'] or 0:.0%} "
+            f"of the weight; this name needs {basket.min_coverage:.0%} of both"
         )
+        return BasketFigures({}, {}, coverage, reason)
     try:
         links, weights = _links(basket, months, production)
         indices = {"monthly": fixed_basket(months, links, basket.base_period, basket.min_weight)}

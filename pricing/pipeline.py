@@ -403,7 +403,7 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
         eligible=eligible,
     )
     parts = ws.store.parts(audience)
-    told = documents.build(edition, made, _kept(last, parts), _facts_by_source(ws, observed))
+    told = documents.build(edition, made, _kept(last, parts), _facts_by_source(ws, observed, at))
     register = _series_register(ws, audience, eligible, bases)
     files = {
         **told.files,
@@ -441,14 +441,25 @@ def _figures(
     ws: Workspace, audience: Audience, eligible: figures.Eligible, observed: pd.DataFrame, at: dt.datetime
 ) -> tuple[figures.Figures, list[dict[str, Any]]]:
     known_on = at.astimezone(dt.UTC).date().isoformat()
-    quoted = figures.all_quotes(ws.methodology, eligible, observed)
+    quoted, left_out = figures.all_quotes(ws.methodology, eligible, observed)
+    _note_left_out(ws, left_out, at)
     before = ws.store.bases(audience)
     ws.store.add_bases(audience, at, figures.bases_due(quoted, ws.methodology, before, known_on))
     bases = ws.store.bases(audience)
     priced = figures.prices(quoted, ws.methodology, bases, known_on)
     units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
     production = figures.Production(_production(ws.store, units_of, at), units_of)
-    return figures.Figures(priced, figures.baskets(ws.methodology, priced, production)), bases
+    return figures.Figures(priced, figures.baskets(ws.methodology, priced, production), left_out), bases
+
+
+def _note_left_out(ws: Workspace, left_out: Mapping[str, str], at: dt.datetime) -> None:
+    """Make a finding, once, of each series that could not be converted."""
+    owner = ws.operation.source_of()
+    told = {f["message"] for f in ws.store.findings() if f["check"] == "conversion"} if left_out else set()
+    for series, reason in left_out.items():
+        if reason not in told:
+            log.warning("series left out", series=series, why=reason)
+            ws.store.add_findings(at, owner[series], [Finding("conversion", "error", reason, series=series)])
 
 
 def _production(store: Store, series: Iterable[str], at: dt.datetime) -> pd.DataFrame:
@@ -474,11 +485,15 @@ def _kept(last: releases.Release | None, parts: Mapping[str, tuple[str, str]]) -
     return kept
 
 
-def _facts_by_source(ws: Workspace, observed: pd.DataFrame) -> dict[str, Any]:
+def _facts_by_source(ws: Workspace, observed: pd.DataFrame, at: dt.datetime) -> dict[str, Any]:
+    """Say what is known of each source at a release, and whether its last figures are stale by then."""
     owner = ws.operation.source_of()
     out = {}
     for name, rows in observed.groupby(observed["series"].map(owner)):
+        age = (at - instant(int(rows["vintage"].max()))).total_seconds() / 86400
         out[str(name)] = {
+            "age_days": round(age, 2),
+            "stale": age > ws.operation.sources[str(name)].min_age_ok_days,
             "series": int(rows["series"].nunique()),
             "observations": len(rows),
             "first_period": rows["period"].min(),

@@ -57,7 +57,7 @@ def _protection(style: str) -> list[tuple[str, str]]:
 
 def _content(snapshot: Snapshot) -> dict[str, Any]:
     indices, prices = (_listed(snapshot, name) for name in ("indices", "prices"))
-    return {"facts": snapshot.facts, "indices": indices, "prices": prices}
+    return {"minute": minute, "facts": snapshot.facts, "indices": indices, "prices": prices}
 
 
 def _listed(snapshot: Snapshot, name: str) -> list[dict[str, str]]:
@@ -75,7 +75,7 @@ def _rows(name: str, entry: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         yield {
             "title": str(entry.get("title") or entry["id"]),
             "href": f"/v1/{name}/{entry['id']}",
-            "value": number(figure.get("value")),
+            "value": number(figure.get("value"), entry.get("decimals")),
             "unit": str(entry.get("unit") or ""),
             "period": str(figure.get("period") or ""),
             "frequency": frequency,
@@ -85,9 +85,16 @@ def _rows(name: str, entry: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         }
 
 
-def number(value: Any) -> str:
-    """Return a figure with all the digits that it was published with; a dash where there is none."""
-    return f"{value:,}" if isinstance(value, int | float) else "–"
+def number(value: Any, decimals: Any = None) -> str:
+    """Return a figure with the digits that it was published with; a dash where there is none."""
+    if not isinstance(value, int | float):
+        return "–"
+    return f"{value:,.{decimals}f}" if isinstance(decimals, int) else f"{value:,}"
+
+
+def minute(instant: str) -> str:
+    """Return an instant to the minute, as a reader says it."""
+    return f"{instant[:10]} {instant[11:16]} UTC"
 
 
 def change(percent: Any) -> str:
