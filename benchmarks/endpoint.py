@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,8 @@ def _against_bare(ours: Server, bare: Server, kept: dict[str, Any]) -> list[Line
         for status, sent in ((200, headers), (304, known)):
             same(ours.port, bare.port, sent)
             seen = in_turn(
-                lambda sent=sent, status=status: _per_request(ours, PATH, sent, REQUESTS, status),  # type: ignore[misc]
-                lambda sent=sent, status=status: _per_request(bare, PATH, sent, REQUESTS, status),  # type: ignore[misc]
+                partial(_per_request, ours, PATH, sent, REQUESTS, status),
+                partial(_per_request, bare, PATH, sent, REQUESTS, status),
                 PAIRS,
             )
             lines.append(_line(f"{status} {name}, bare Flask", seen, seen.spread(), f"≤ {AIM_BARE}", AIM_BARE))
@@ -156,8 +157,8 @@ def _against_datasette(ours: Server, datasette: Server, table: str, rows: int) -
     if reply.status != 200 or len(json.loads(reply.body)) != rows:
         raise RuntimeError(f"Datasette answered {reply.status}: {reply.body[:200]!r}")
     seen = in_turn(
-        lambda: _per_request(ours, PATH, {}, REQUESTS, 200),
-        lambda: _per_request(datasette, table, {}, DATASETTE_REQUESTS, 200),
+        partial(_per_request, ours, PATH, {}, REQUESTS, 200),
+        partial(_per_request, datasette, table, {}, DATASETTE_REQUESTS, 200),
         PAIRS,
     )
     times_cheaper = seen.spread(inverse=True) + " ×"

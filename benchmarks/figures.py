@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -48,15 +49,13 @@ def _determine(ws: pipeline.Workspace, at: dt.datetime) -> None:
     pipeline._figures(ws, "public", eligible, observed[observed["series"].isin(list(eligible.series))], at)
 
 
-def _further_days(
-    ws: pipeline.Workspace, clock: demonstration.Clock
-) -> tuple[list[float], dict[str, list[float]]]:
+def _further_days(ws: pipeline.Workspace, clock: demonstration.Clock) -> tuple[list[float], dict[str, list[float]]]:
     seconds: list[float] = []
-    folders = {"all": ws.data, "of it releases": ws.root("public") / "releases", "of it documents": ws.data / "documents"}
+    folders = {"all": ws.data, "of it the release's own files": ws.root("public") / "releases"}
     disk: dict[str, list[float]] = {name: [] for name in folders}
     for day in demonstration.market_days(demonstration.FIRST_LIVE_DAY, DAYS + 1)[1:]:
         before = {name: _kilobytes(folder) for name, folder in folders.items()}
-        seconds.append(cpu_of(lambda day=day: demo.one_day(ws, clock, day)))  # type: ignore[misc]
+        seconds.append(cpu_of(partial(demo.one_day, ws, clock, day)))
         for name, folder in folders.items():
             disk[name].append(_kilobytes(folder) - before[name])
     return seconds, disk

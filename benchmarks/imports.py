@@ -17,7 +17,7 @@ import json, resource, sys
 used = resource.getrusage(resource.RUSAGE_SELF)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 heavy = sorted({"pandas", "numpy", "pydantic", "sqlite_utils", "requests"} & set(sys.modules))
-print(json.dumps([used.ru_utime + used.ru_stime, int(peak.split()[1]) / 1024, len(sys.modules), heavy]))
+print(json.dumps([used.ru_utime + used.ru_stime, int(peak.split()[1]) * 1024 / 1e6, len(sys.modules), heavy]))
 """
 _WORK = {
     "web process": "import pathlib, pricing.web.app\n"

@@ -85,7 +85,7 @@ class Steps:
             sync(handle)
 
         def connected(*args: Any, **options: Any) -> sqlite3.Connection:
-            connection = connect(*args, **options)
+            connection: sqlite3.Connection = connect(*args, **options)
             connection.set_trace_callback(self._statement)
             return connection
 
@@ -258,7 +258,8 @@ def contents(folder: Path, *, signatures: bool) -> dict[str, str]:
     """Everything that a finished folder says, by name, as hashes: store, releases, queryable rows, archive.
 
     Numbers that SQLite gave are replaced by what they stand for. Signatures are left out where each
-    run makes a key of its own.
+    run makes a key of its own; so is the table of parts, which only saves work: a part that it does not
+    vouch for is written anew.
     """
     data, out = folder / "data", {}
     with closing(sqlite3.connect(data / "store.db")) as db:
@@ -311,7 +312,6 @@ _CONTENTS = {
     "finding": 'SELECT vintage, source, "check", severity, series, period, message FROM finding',
     "basis": "SELECT * FROM basis",
     "release": "SELECT audience, number, vintage, released_at FROM release",
-    "part": "SELECT * FROM part",
     "visit": "SELECT source, url, at, etag, sha256 FROM visit",
     "meta": "SELECT * FROM meta",
 }

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
@@ -45,9 +45,9 @@ class Result:
 
     def show(self, console: Console) -> None:
         table = Table(title=self.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for name, justify in (("", "left"), ("measured", "right"), ("beside", "right"), ("ratio (min-max)", "right")):
-            table.add_column(name, justify=justify)
-        table.add_column("aim", justify="right")
+        table.add_column("")
+        for name in ("measured", "beside", "ratio (min-max)", "aim"):
+            table.add_column(name, justify="right")
         table.add_column("")
         for line in self.lines:
             verdict = "" if line.kept is None else "met" if line.kept else "MISSED"
@@ -134,7 +134,7 @@ def account(command: Sequence[str | Path], **env: str) -> Account:
     if code != 0:
         words = (done.stderr.strip() or done.stdout.strip())[-2000:]
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {code}: {words}")
-    return Account(cpu, wall, peak_kb / 1024)
+    return Account(cpu, wall, peak_kb * 1024 / 1e6)
 
 
 # ------------------------------------------------------------------------------------- servers
@@ -152,11 +152,11 @@ class Server:
 
     def cpu(self) -> float:
         """CPU seconds of the whole tree so far, user and system."""
-        return sum(t.user + t.system for t in (p.cpu_times() for p in self._all()))
+        return float(sum(t.user + t.system for t in (p.cpu_times() for p in self._all())))
 
     def memory_mb(self) -> float:
         """Resident size of the largest process of the tree."""
-        return max(p.memory_info().rss for p in self._all()) / 1e6
+        return float(max(p.memory_info().rss for p in self._all())) / 1e6
 
 
 def free_port() -> int:
@@ -171,7 +171,9 @@ def serving(command: Callable[[int], Sequence[str | Path]], **env: str) -> Itera
     """Run a server on a free port until the block ends. ``command`` is given the port."""
     port = free_port()
     with tempfile.TemporaryFile() as log:
-        process = psutil.Popen([str(c) for c in command(port)], env=environment(**env), cwd=ROOT, stdout=log, stderr=log)
+        process = psutil.Popen(
+            [str(c) for c in command(port)], env=environment(**env), cwd=ROOT, stdout=log, stderr=log
+        )
         try:
             _until_open(process, port, log)
             yield Server(process, port)

@@ -179,7 +179,10 @@ def _rows(name: str, round_: int) -> list[tuple[str, ...]]:
         return [("date", "usd"), *((d.isoformat(), f"{1.08 + i / 2000:.4f}") for i, d in enumerate(DAYS))]
     head = ("date", "nickel", "cobalt")
     if name == "output":
-        return [head, *((str(y), str(3_300_000 + 1000 * i), str(200_000 + 500 * i)) for i, y in enumerate(range(2022, 2026)))]
+        return [
+            head,
+            *((str(y), str(3_300_000 + 1000 * i), str(200_000 + 500 * i)) for i, y in enumerate(range(2022, 2026))),
+        ]
     if name in ("days", "euro"):
         lasting = 1.0 if name == "days" else 1.02 / 1.1
         rows = [
@@ -193,7 +196,7 @@ def _rows(name: str, round_: int) -> list[tuple[str, ...]]:
     digits = 5 if name == "beta" else 2
     table = [[level(m, i) * lasting for m in ("nickel", "cobalt")] for i in range(len(MONTHS))]
     if name == "alpha" and round_ == 2:
-        table[-2][0] *= 1.01  # a revision
+        table[-5][0] *= 1.01  # a revision of June
     shown = len(MONTHS) - 1 if name == "alpha" and round_ == 1 else len(MONTHS)
     return [head, *((m, *(f"{v:.{digits}f}" for v in r)) for m, r in zip(MONTHS[:shown], table, strict=False))]
 
@@ -225,6 +228,10 @@ def publisher(round_now: Callable[[], int]) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """Say nothing of an asker who was killed."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     return server

@@ -303,7 +303,7 @@ class Store:
             ids = self._series_ids(source, observations["series"].unique())
             at = self._ordered(at, ids)
             incoming = observations.assign(series=observations["series"].map(ids))
-            known = self._known(incoming.groupby("series")["period"].agg(["min", "max"]))
+            known = self._known(_spans(incoming))
             decimals = _decimals(incoming)
             rows, counts = _changes(incoming, known, decimals, self._precisions(known), complete=complete)
             self._conn.executemany(
@@ -508,20 +508,22 @@ class Store:
             at = max(at, newest + 1)
         return at
 
-    def _known(self, span: pd.DataFrame) -> pd.DataFrame:
+    def _known(self, spans: Iterable[tuple[int, str, str]]) -> pd.DataFrame:
         """Return what is known of each series from its first to its last period in a document."""
         rows: list[tuple[Any, ...]] = []
-        for series, first, last in span.itertuples(name=None):
+        for series, first, last in spans:
             rows += self._conn.execute(
                 "SELECT series, period, max(vintage), value, status, document FROM observation"
                 " WHERE series = ? AND period BETWEEN ? AND ? GROUP BY period",
-                (int(series), first, last),
+                (series, first, last),
             ).fetchall()
         return pd.DataFrame(rows, columns=["series", "period", "vintage", "value", "status", "document"]).astype(
             {"value": "float64"}
         )
 
     def _precisions(self, known: pd.DataFrame) -> pd.Series:
+        if known.empty:
+            return pd.Series(dtype="float64")
         pairs = known[["document", "series"]].drop_duplicates()
         found = [
             self._conn.execute(
@@ -575,6 +577,13 @@ class Store:
 
 def _limit(as_of: dt.datetime | None) -> int:
     return micros(as_of) if as_of is not None else 2**62
+
+
+def _spans(incoming: pd.DataFrame) -> list[tuple[int, str, str]]:
+    """Return each series with its first and its last period in a document."""
+    codes, labels = pd.factorize(incoming["period"], sort=True)  # numbers: pandas compares text one by one
+    ends = pd.Series(codes).groupby(incoming["series"].to_numpy()).agg(["min", "max"])
+    return [(int(series), str(labels[first]), str(labels[last])) for series, first, last in ends.itertuples(name=None)]
 
 
 def _places(value: float) -> int:
