@@ -28,6 +28,7 @@ Kind = Literal["live", "replayed", "simulated"]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 SAME_INSTANT = 1_000  # microseconds: documents with the same stamp follow each other within this
+TELLING = 10  # figures of one series from which their decimals say how precise a document is
 RELATIVE_TOLERANCE = 1e-9  # below this share of the value a difference is arithmetic, not a revision
 _FEW_PLACES = 7  # decimals that are counted for a whole column at once; more are read off each value
 _EXACT = 2.0**51  # below, a decimal scaled to a whole number is that number
@@ -59,7 +60,7 @@ CREATE TABLE parsed (
     PRIMARY KEY (document, register)) STRICT, WITHOUT ROWID;
 CREATE TABLE series (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT NOT NULL, last_vintage INTEGER,
-    discontinued INTEGER) STRICT;
+    decimals INTEGER NOT NULL DEFAULT 0, discontinued INTEGER) STRICT;
 CREATE TABLE precision (
     document INTEGER NOT NULL, series INTEGER NOT NULL, decimals INTEGER NOT NULL,
     PRIMARY KEY (document, series)) STRICT, WITHOUT ROWID;
@@ -175,10 +176,10 @@ class Store:
         self._conn.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._conn.execute("COMMIT")
         except BaseException:
             self._conn.rollback()
             raise
-        self._conn.execute("COMMIT")
 
     # ------------------------------------------------------------ documents
 
@@ -304,7 +305,7 @@ class Store:
             at = self._ordered(at, ids)
             incoming = observations.assign(series=observations["series"].map(ids))
             known = self._known(_spans(incoming))
-            decimals = _decimals(incoming)
+            decimals = self._shown(incoming)
             rows, counts = _changes(incoming, known, decimals, self._precisions(known), complete=complete)
             self._conn.executemany(
                 "INSERT OR REPLACE INTO precision VALUES (?, ?, ?)", [(document, s, d) for s, d in decimals.items()]
@@ -313,7 +314,10 @@ class Store:
                 "INSERT INTO observation VALUES (?, ?, ?, ?, ?, ?)",
                 ((s, p, at, v, status, document) for s, p, v, status in rows),
             )
-            self._conn.executemany("UPDATE series SET last_vintage = ? WHERE id = ?", [(at, i) for i in ids.values()])
+            self._conn.executemany(
+                "UPDATE series SET last_vintage = ?, decimals = max(decimals, ?) WHERE id = ?",
+                [(at, decimals[i], i) for i in ids.values()],
+            )
             gone = self._discontinue(absent, at, ids)
             self._add_findings(at, source, document, [*findings, *gone])
             self._conn.execute(
@@ -332,19 +336,22 @@ class Store:
             period; withdrawn values are absent. ``vintage`` is in microseconds (see ``instant``),
             ``document`` the row id of the document.
         """
-        limit = _limit(as_of)
-        sql = (
-            "SELECT n.name, o.period, o.value, o.status, max(o.vintage), o.document FROM series n"
-            " JOIN observation o ON o.series = n.id WHERE {} o.vintage <= ? GROUP BY o.series, o.period"
+        ids = dict(self._conn.execute("SELECT name, id FROM series").fetchall())
+        names = sorted(ids if series is None else set(series) & set(ids))
+        rows: list[tuple[Any, ...]] = []
+        for name in names:
+            rows += self._conn.execute(
+                "SELECT ?, period, value, status, vintage, document FROM observation"
+                " WHERE series = ? AND vintage <= ? ORDER BY period, vintage",
+                (name, ids[name], _limit(as_of)),
+            ).fetchall()
+        columns = ("series", "period", "value", "status", "vintage", "document")
+        frame = pd.DataFrame(
+            dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)) if rows else None, columns=columns
         )
-        if series is None:
-            rows = self._conn.execute(sql.format(""), (limit,)).fetchall()
-        else:
-            rows = []
-            for name in series:
-                rows += self._conn.execute(sql.format("n.name = ? AND"), (name, limit)).fetchall()
-        frame = pd.DataFrame(rows, columns=["series", "period", "value", "status", "vintage", "document"])
-        frame = frame[frame["status"] != "withdrawn"]
+        keys = [(row[0], row[1]) for row in rows]
+        last = np.fromiter((a != b for a, b in zip(keys, [*keys[1:], None], strict=True)), dtype=bool, count=len(keys))
+        frame = frame[last & (frame["status"] != "withdrawn").to_numpy(dtype=bool)]
         return frame.astype({"value": "float64", "vintage": "int64", "document": "int64"}).reset_index(drop=True)
 
     def history(self, series: str, period: str | None = None) -> pd.DataFrame:
@@ -521,6 +528,16 @@ class Store:
             {"value": "float64"}
         )
 
+    def _shown(self, incoming: pd.DataFrame) -> dict[int, int]:
+        """Return the decimals that a document shows of each series.
+
+        A few figures can all happen to be round: then what the series has shown before counts too,
+        so that a revision is rather told once too often than missed.
+        """
+        before = dict(self._conn.execute("SELECT id, decimals FROM series").fetchall())
+        counts = incoming["series"].value_counts()
+        return {s: n if counts[s] >= TELLING else max(n, before[s]) for s, n in _decimals(incoming).items()}
+
     def _precisions(self, known: pd.DataFrame) -> pd.Series:
         if known.empty:
             return pd.Series(dtype="float64")
@@ -640,7 +657,9 @@ def _changes(
     here, there = both["_merge"] != "right_only", both["_merge"] != "left_only"
     coarser = np.fmin(both["series"].map(decimals).astype("float64"), both["places"])
     difference = (both["value"] - both["value_old"]).abs()
-    moved = difference > np.fmax(0.5 * 10.0**-coarser * (1 + 1e-9), RELATIVE_TOLERANCE * both["value_old"].abs())
+    size = both["value_old"].abs()
+    half_a_unit = 0.5 * 10.0**-coarser + 4 * np.finfo(float).eps * size  # and the last bits of the doubles
+    moved = difference > np.fmax(half_a_unit, RELATIVE_TOLERANCE * size)
     was_out = both["status_old"] == "withdrawn"
     revised = here & there & (moved | (both["status"] != both["status_old"]) | was_out)
     new = here & ~there

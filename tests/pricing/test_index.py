@@ -100,7 +100,7 @@ def shares_of(rng, columns) -> dict[str, float]:
     return dict(zip(columns, (raw / raw.sum()).tolist(), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(panels)
 def test_what_is_filled_is_marked_what_is_observed_stays_and_nothing_precedes_the_first_price(rng):
     prices = panel(rng, gaps=rng.uniform(0, 0.6))
@@ -125,7 +125,7 @@ def test_a_basket_over_two_links_by_hand():
     assert made.frame["status"].tolist() == ["back-cast", "back-cast", "normal", "normal", "normal"]
     assert made.frame["link"].tolist() == ["2024-03"] * 4 + ["2025-03"]
     assert made.frame["covered"].tolist() == [1.0] * 5
-    assert made.contributions["a"].tolist() == pytest.approx([0, 50, 50, 50, 37.5], rel=1e-14)
+    assert made.contributions["a"].tolist() == pytest.approx([0, 25, 25, 25, 37.5], rel=1e-14)
     assert made.contributions["b"].tolist() == pytest.approx([0, 0, -25, 75, -25], rel=1e-14)
     assert made.weights.loc["2025-04"].tolist() == pytest.approx([0.75, 0.25], rel=1e-14)
     assert made.weights.loc["2024-04"].tolist() == pytest.approx([0.5, 0.5], rel=1e-14)
@@ -152,7 +152,7 @@ def drawn_links(rng, prices) -> list[Link]:
     return [link(str(m), **shares_of(rng, prices.columns)) for m in spots]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(panels, st.sampled_from(["2024", "2025", "2024-07", "2026-01"]))
 def test_on_complete_prices_it_is_the_lowe_index_of_the_manual(rng, base):
     prices = panel(rng)
@@ -174,7 +174,7 @@ def daily(rng, gaps: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame(values, index=days, columns=prices.columns)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(panels)
 def test_the_mean_of_a_months_days_is_the_months_index(rng):
     days = daily(rng)
@@ -187,7 +187,7 @@ def test_the_mean_of_a_months_days_is_the_months_index(rng):
     assert np.allclose(level(of_days), lowe(days, links, base), rtol=1e-12, atol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(panels, st.booleans())
 def test_contributions_add_up_to_the_change_with_the_step_of_a_link(rng, of_days):
     prices = daily(rng, 0.2) if of_days else panel(rng, gaps=0.2)
@@ -203,7 +203,7 @@ def test_contributions_add_up_to_the_change_with_the_step_of_a_link(rng, of_days
     assert set(steps) <= (first_after if of_days else set())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(panels, st.floats(1e-6, 1e6))
 def test_the_unit_of_one_input_does_not_matter(rng, factor):
     prices = panel(rng, gaps=0.15)
@@ -235,11 +235,12 @@ def test_below_the_least_weight_there_is_no_value_and_afterwards_it_goes_on():
     assert level(made).iloc[-1] == pytest.approx(70 * 1.21 + 36, rel=1e-14)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(panels, st.floats(0.1, 1.0))
 def test_a_value_never_rests_unmarked_on_a_price_that_nobody_saw(rng, least):
     prices = panel(rng, gaps=0.4)
     links = [link("2024-06", **shares_of(rng, prices.columns))]
+    assume(prices[:"2024-06"].notna().any().all())  # one that enters later: see the end of this file
     own = prices.notna().mul(pd.Series(links[0].shares)).sum(axis=1)
     try:
         made = fixed_basket(prices, links, "2024-06", least)

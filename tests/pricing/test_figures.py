@@ -1,0 +1,378 @@
+import datetime as dt
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pricing import figures
+from pricing.config import Market, Methodology, Operation, Source
+from pricing.errors import ConfigError
+from pricing.figures import MarketPrices
+from pricing.reference import Prices
+from pricing.store import micros
+
+RULES = {
+    "max_spread": 0.15,
+    "widest": 0.3,
+    "stale_days": {"daily": 0, "weekly": 6, "monthly": 0, "annual": 0},
+    "tier_weights": {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3},
+    "grades": {"A": 3, "B": 2, "C": 1},
+    "month_share": 0.5,
+}
+MARKETS = [("copper", "XCN"), ("tin", "XCN"), ("zinc", "XCN"), ("gallium", "CN")]
+
+
+def key(mineral: str) -> str:
+    return f"{mineral}/metal/{dict(MARKETS)[mineral]}"
+
+
+def method(constituents=("copper", "tin"), basket=None, **parts) -> Methodology:
+    listed = [
+        {"mineral": m, "stage": "metal", "zone": dict(MARKETS)[m], "production": f"mine-{m}", **parts.get(m, {})}
+        for m in constituents
+    ]
+    rules = {"title": "Metals", "base_period": "2024", "cap": 1.0, "min_weight": 0.5, "constituents": listed}
+    return Methodology.model_validate(
+        {
+            "id": "2026-11",
+            "title": "t",
+            "status": "initial",
+            "proposed": "2026-11-02",
+            "effective": "2026-11-23",
+            "determination": RULES,
+            "basis": {"review_month": 1, "window_months": 12, "min_common": {"daily": 20, "monthly": 6}},
+            "markets": [{"mineral": m, "stage": "metal", "zone": z, "per": "product"} for m, z in MARKETS],
+            "baskets": {"metals": {**rules, **(basket or {})}},
+        }
+    )
+
+
+def months(first: str, last: str) -> list[str]:
+    return [str(p) for p in pd.period_range(first, last, freq="M")]
+
+
+def priced(**columns: dict[str, float]) -> dict[str, MarketPrices]:
+    """Monthly prices by market, as if they had been determined."""
+    out = {}
+    for mineral, values in columns.items():
+        frame = pd.DataFrame({"unrounded": pd.Series(values, dtype="float64")})
+        market = Market(mineral=mineral, stage="metal", zone=dict(MARKETS)[mineral], per="product")
+        out[key(mineral)] = MarketPrices(market, None, None, frame)
+    return out
+
+
+def flat(value: float, first: str = "2023-01", last: str = "2026-06") -> dict[str, float]:
+    return dict.fromkeys(months(first, last), value)
+
+
+def at(day: str, hour: int = 12) -> int:
+    return micros(dt.datetime.fromisoformat(day).replace(hour=hour, tzinfo=dt.UTC))
+
+
+def mined(*rows: tuple) -> pd.DataFrame:
+    """Production as stored: (mineral, year, vintage day, value[, status])."""
+    full = [(f"mine-{m}", year, at(day), value, *(rest or ("normal",))) for m, year, day, value, *rest in rows]
+    return pd.DataFrame(full, columns=["series", "period", "vintage", "value", "status"])
+
+
+UNITS = {"mine-copper": "t", "mine-tin": "t", "mine-zinc": "t", "mine-gallium": "kg"}
+
+
+def compiled(production, made=None, rules=None):
+    made = made if made is not None else priced(copper=flat(10.0), tin=flat(30.0))
+    return figures.baskets(rules or method(), made, figures.Production(production, UNITS))["metals"]
+
+
+# ------------------------------------------------------------------------------------------- links
+
+
+def test_a_link_uses_only_weights_that_were_known_before_the_end_of_its_month():
+    production = mined(
+        ("copper", "2022", "2023-01-31", 900.0),
+        ("tin", "2022", "2023-01-31", 100.0),
+        ("copper", "2023", "2024-01-31", 300.0),  # known at the link of March 2024
+        ("tin", "2023", "2024-01-31", 100.0),
+        ("tin", "2023", "2024-04-01", 300.0),  # revised after it: for March 2025
+        ("copper", "2024", "2025-01-31", 100.0),
+    )
+    made = compiled(production)
+    used = {month: {w.market: (w.tonnes, w.production_period) for w in ws} for month, ws in made.weights.items()}
+    assert used == {
+        "2024-03": {key("copper"): (300.0, "2023"), key("tin"): (100.0, "2023")},
+        "2025-03": {key("copper"): (100.0, "2024"), key("tin"): (300.0, "2023")},
+        "2026-03": {key("copper"): (100.0, "2024"), key("tin"): (300.0, "2023")},
+    }
+    shares = [link.shares for link in made.indices["monthly"].links]
+    assert shares[0] == {key("copper"): 0.5, key("tin"): 0.5}  # 300 t at 10 and 100 t at 30
+    assert shares[1] == pytest.approx({key("copper"): 0.1, key("tin"): 0.9})
+
+
+@pytest.mark.parametrize(("day", "hour", "first_link"), [("2025-03-31", 23, "2025-03"), ("2025-04-01", 0, "2026-03")])
+def test_the_end_of_march_is_the_last_instant(day, hour, first_link):
+    production = mined(("copper", "2024", day, 1.0), ("tin", "2024", day, 1.0)).assign(vintage=at(day, hour))
+    made = compiled(production)
+    assert [link.month for link in made.indices["monthly"].links] == ["2025-03", "2026-03"][first_link > "2026" :]
+
+
+def test_when_the_first_weights_come_after_the_last_link_all_before_it_is_a_back_cast():
+    made = compiled(mined(("copper", "2024", "2026-06-15", 3.0), ("tin", "2024", "2026-06-15", 1.0)))
+    (link,) = made.indices["monthly"].links
+    assert link.month == "2026-03"
+    frame = made.indices["monthly"].frame
+    assert (frame["status"] == np.where(frame.index <= "2026-03", "back-cast", "normal")).all()
+
+
+def test_weights_are_tonnes_of_the_year_before_at_its_mean_price():
+    copper = flat(10.0) | dict.fromkeys(months("2025-01", "2025-06"), 20.0)
+    copper |= dict.fromkeys(months("2026-01", "2026-06"), 999.0)
+    production = mined(("copper", "2024", "2025-12-01", 4.0), ("gallium", "2025", "2026-02-01", 5_000.0))
+    rules = method(("copper", "gallium"), gallium={"share": 0.4})
+    made = compiled(production, priced(copper=copper, gallium=flat(6.0)), rules)
+    got = {w.market: w for w in made.weights["2026-03"]}
+    assert got[key("copper")].price == 15.0 and got[key("copper")].price_year == "2025"
+    assert got[key("copper")].tonnes == 4.0 and got[key("copper")].production_period == "2024"
+    assert got[key("gallium")].tonnes == pytest.approx(5.0 * 0.4)  # 5000 kg, two fifths of which this market is
+    (link,) = made.indices["monthly"].links
+    assert link.shares == pytest.approx({key("copper"): 60 / 72, key("gallium"): 12 / 72})
+
+
+def test_a_production_figure_counts_as_it_was_last_known_and_not_once_withdrawn():
+    production = mined(
+        ("copper", "2023", "2024-01-31", 300.0),
+        ("copper", "2023", "2025-01-31", 200.0),
+        ("copper", "2023", "2026-01-31", math.nan, "withdrawn"),
+        ("copper", "2022", "2024-01-31", 50.0),
+        ("tin", "2023", "2024-01-31", 100.0),
+    )
+    got = {month: next(w for w in ws if "copper" in w.market) for month, ws in compiled(production).weights.items()}
+    assert [(m, w.production_period, w.tonnes) for m, w in got.items()] == [
+        ("2024-03", "2023", 300.0),
+        ("2025-03", "2023", 200.0),
+        ("2026-03", "2022", 50.0),
+    ]
+    assert [w.production_vintage for w in got.values()] == [at("2024-01-31"), at("2025-01-31"), at("2024-01-31")]
+
+
+def test_production_of_the_link_year_itself_is_not_used():
+    made = compiled(mined(("copper", "2026", "2026-01-31", 9.0), ("tin", "2026", "2026-01-31", 9.0)))
+    assert not made.indices and "no weights" in made.withheld
+
+
+@pytest.mark.parametrize(("known", "weighed"), [(5, False), (6, True)])
+def test_a_market_needs_half_a_year_of_prices_to_weigh(known, weighed):
+    tin = dict(list(flat(30.0, "2025-01", "2025-12").items())[-known:]) | flat(30.0, "2026-01", "2026-06")
+    production = mined(("copper", "2024", "2025-02-01", 1.0), ("tin", "2024", "2025-02-01", 1.0))
+    made = compiled(production, priced(copper=flat(10.0), tin=tin))
+    assert (key("tin") in {w.market for w in made.weights["2026-03"]}) is weighed
+
+
+def test_caps_hold_and_the_uncapped_shares_are_kept():
+    production = mined(*((m, "2023", "2024-01-31", t) for m, t in (("copper", 97.0), ("tin", 1.0), ("zinc", 2.0))))
+    rules = method(("copper", "tin", "zinc"), {"cap": 0.5})
+    made = compiled(production, priced(copper=flat(1.0), tin=flat(1.0), zinc=flat(1.0)), rules)
+    link = made.indices["monthly"].links[0]
+    assert link.shares == pytest.approx({key("copper"): 0.5, key("zinc"): 1 / 3, key("tin"): 1 / 6})
+    assert link.uncapped == pytest.approx({key("copper"): 0.97, key("zinc"): 0.02, key("tin"): 0.01})
+
+
+# ---------------------------------------------------------------------------------------- coverage
+
+
+def test_coverage_says_which_markets_and_what_weight_have_an_own_price():
+    production = mined(
+        ("copper", "2023", "2024-01-31", 300.0),
+        ("copper", "2024", "2025-01-31", 400.0),
+        ("tin", "2023", "2024-01-31", 100.0),
+        ("gallium", "2023", "2024-01-31", 2_000_000.0),
+    )
+    rules = method(("copper", "tin", "zinc", "gallium"), gallium={"value_price": 500.0})
+    got = compiled(production, priced(copper=flat(10.0), tin=flat(30.0), zinc=flat(5.0)), rules).coverage
+    value = {"copper": 400 * 10, "tin": 100 * 30, "gallium": 2000 * 500}
+    assert got["weight"] == pytest.approx((value["copper"] + value["tin"]) / sum(value.values()), rel=1e-14)
+    assert (got["listed"], got["priced"], got["markets"], got["weighed"]) == (4, 3, 0.75, 3)
+    assert got["missing"] == [key("gallium")] and got["unweighed"] == [key("zinc")]
+    assert got["zones"] == {"CN": {"listed": 1, "priced": 0}, "XCN": {"listed": 3, "priced": 3}}
+
+
+def test_a_price_older_than_a_year_does_not_cover():
+    production = mined(("copper", "2023", "2024-01-31", 1.0), ("tin", "2023", "2024-01-31", 1.0))
+    got = compiled(production, priced(copper=flat(10.0), tin=flat(30.0, "2023-01", "2025-06")))
+    assert got.coverage["missing"] == [key("tin")] and got.coverage["priced"] == 1
+
+
+def test_below_its_coverage_an_index_does_not_bear_its_name():
+    production = mined(("copper", "2023", "2024-01-31", 1.0), ("gallium", "2023", "2024-01-31", 1e9))
+    rules = method(("copper", "gallium"), {"min_coverage": 0.6}, gallium={"value_price": 500.0})
+    made = compiled(production, priced(copper=flat(10.0)), rules)
+    assert made.indices == {} and made.weights == {}
+    told = "own prices cover 50% of the listed markets and 0% of the weight; this name needs 60% of both"
+    assert made.withheld == told
+
+
+def test_one_heavy_market_does_not_lend_its_name_to_all():
+    production = mined(("copper", "2023", "2024-01-31", 1e9), ("gallium", "2023", "2024-01-31", 1.0))
+    rules = method(("copper", "gallium"), {"min_coverage": 0.6}, gallium={"value_price": 500.0})
+    made = compiled(production, priced(copper=flat(10.0)), rules)
+    assert made.coverage["weight"] > 0.99 and made.indices == {}
+
+
+def test_without_any_price_or_weight_the_reason_is_told():
+    assert compiled(mined(), {}).withheld == "no constituent has a price"
+    made = compiled(mined())
+    assert not made.indices and made.withheld and made.coverage["weight"] is None
+
+
+# ------------------------------------------------------------------------------------------ rights
+
+
+def source(name: str, rights, *series: dict, **facts) -> Source:
+    given = {"title": name, "publisher": name, "terms": "t", "terms_read": "2026-11-23", "licence": "l"}
+    defaults = {"mineral": "tin", "stage": "metal", "zone": "XCN", "unit": "USD/t", "frequency": "monthly"}
+    listed = [{"id": f"{name}-tin", "origin": name, **defaults, **one} for one in series or ({},)]
+    return Source.model_validate({**given, "attribution": name, "rights": rights, "series": listed, **facts})
+
+
+def operation() -> Operation:
+    derived = {"publish_derived": True}
+    return Operation(
+        sources={
+            "free": source("free", "open"),
+            "inside": source("inside", "internal"),
+            "derived": source("derived", derived),
+            "shut": source("shut", {"compute": False, "publish_derived": True}),
+            "doubtful": source("doubtful", "open", {"quarantined": "its unit is doubtful"}),
+        }
+    )
+
+
+def test_internal_and_quarantined_series_never_enter_a_public_figure():
+    public, internal = figures.eligible(operation(), "public"), figures.eligible(operation(), "internal")
+    assert set(public.series) == {"free-tin", "derived-tin"} and public.closed == {"derived-tin"}
+    assert set(internal.series) == {"free-tin", "derived-tin", "inside-tin"} and internal.closed == set()
+
+
+def monthly_rows(**levels: float) -> pd.DataFrame:
+    rows = [(f"{name}-tin", m, v, "normal") for name, v in levels.items() for m in months("2025-01", "2025-12")]
+    return pd.DataFrame(rows, columns=["series", "period", "value", "status"])
+
+
+def determined(audience, observed):
+    rules = method()
+    quoted, _ = figures.all_quotes(rules, figures.eligible(operation(), audience), observed)
+    bases = figures.bases_due(quoted, rules, [], "2026-01-02")
+    return figures.prices(quoted, rules, bases, "2026-01-02")
+
+
+def test_the_value_of_an_internal_source_changes_no_public_price():
+    public = [
+        determined("public", monthly_rows(free=100.0, inside=v, doubtful=v, shut=v))[key("tin")].months
+        for v in (101.0, 999.0)
+    ]
+    pd.testing.assert_frame_equal(*public)
+    assert (public[0]["unrounded"] == 100.0).all() and (public[0]["type"] == "official").all()
+    audited = determined("internal", monthly_rows(free=100.0, inside=110.0))[key("tin")]
+    assert (audited.months["origins"] == 2).all()
+
+
+def test_a_closed_value_alone_is_withheld_from_the_public_and_shown_to_an_auditor():
+    observed = monthly_rows(derived=100.0)
+    assert (determined("public", observed)[key("tin")].months["status"] == "confidential").all()
+    assert (determined("internal", observed)[key("tin")].months["unrounded"] == 100.0).all()
+
+
+# ------------------------------------------------------------------------- quotations into prices
+
+
+RATES = source(
+    "ecb",
+    "open",
+    {"id": "usd", "kind": "fx", "currency_of": "USD", "frequency": "daily", "mineral": None, "unit": "USD/EUR"},
+)
+
+
+def test_quotations_are_brought_to_the_unit_of_the_market_with_dated_rates():
+    kg = source("kilo", "open", {"unit": "EUR/kg"})
+    made = Operation(sources={"kilo": kg, "ecb": RATES})
+    rates = [("usd", str(d.date()), 1.25, "normal") for d in pd.bdate_range("2025-01-01", "2025-01-31")]
+    observed = pd.DataFrame([*rates, ("kilo-tin", "2025-01", 30.0, "normal")], columns=monthly_rows().columns)
+    quoted, left_out = figures.all_quotes(method(), figures.eligible(made, "public"), observed)
+    assert list(quoted) == [(key("tin"), "monthly")] and left_out == {}
+    got = quoted[key("tin"), "monthly"]
+    assert got.usd_per_t.loc["2025-01", "kilo-tin"] == pytest.approx(30 * 1000 * 1.25)
+    assert got.value.loc["2025-01", "kilo-tin"] == 30.0 and got.fx.loc["2025-01", "kilo-tin"] == 1.25
+
+
+def test_without_a_rate_near_its_day_a_quotation_has_no_price():
+    made = Operation(sources={"kilo": source("kilo", "open", {"unit": "EUR/kg"}), "ecb": RATES})
+    public = figures.eligible(made, "public")
+    rows = [("usd", "2024-06-03", 1.25, "normal"), ("kilo-tin", "2025-01", 30.0, "normal")]
+    observed = pd.DataFrame(rows, columns=monthly_rows().columns)
+    quoted, _ = figures.all_quotes(method(), public, observed)
+    assert quoted[key("tin"), "monthly"].usd_per_t.isna().all().all()
+    assert quoted[key("tin"), "monthly"].value.loc["2025-01", "kilo-tin"] == 30.0
+    none, left_out = figures.all_quotes(method(), public, observed[1:])
+    assert none == {} and "USD" in left_out["kilo-tin"]
+
+
+def test_a_month_is_the_mean_of_days_where_there_are_days_and_else_the_monthly_quotation():
+    made = Operation(
+        sources={
+            "free": source("free", "open"),
+            "exchange": source("exchange", "open", {"frequency": "daily", "origin": "exchange"}),
+        }
+    )
+    rows = [("exchange-tin", str(d.date()), 50.0, "normal") for d in pd.bdate_range("2025-02-01", "2025-02-28")]
+    observed = pd.concat([monthly_rows(free=100.0), pd.DataFrame(rows, columns=monthly_rows().columns)])
+    quoted, _ = figures.all_quotes(method(), figures.eligible(made, "public"), observed)
+    got = figures.prices(quoted, method(), [], "2026-01-02")[key("tin")]
+    assert got.months["unrounded"].tolist() == [100.0, 50.0] + [100.0] * 10
+    assert got.months["type"].tolist() == ["official", "mean-of-days"] + ["official"] * 10
+    assert len(got.frame("daily")) == 20 and got.frame("monthly") is got.months
+
+
+def test_a_series_that_cannot_be_converted_is_left_out_with_its_reason_and_keeps_no_other_out():
+    sources = {"barrel": source("barrel", "open", {"unit": "USD/barrel"}), "free": source("free", "open")}
+    public = figures.eligible(Operation(sources=sources), "public")
+    quoted, left_out = figures.all_quotes(method(), public, monthly_rows(barrel=1.0, free=100.0))
+    assert [s.id for s in quoted[key("tin"), "monthly"].series] == ["free-tin"]
+    assert list(left_out) == ["barrel-tin"] and "barrel" in left_out["barrel-tin"]
+
+
+def test_units_that_lead_nowhere_are_told_at_start_all_at_once():
+    made = Operation(
+        sources={
+            "one": source("one", "open", {"unit": "USD/barrel"}),
+            "two": source("two", "open", {"id": "mine", "kind": "production", "unit": "lb", "mineral": None}),
+            "three": source("three", "open", {"unit": "USD/barrel", "quarantined": "doubtful"}),
+        }
+    )
+    with pytest.raises(ConfigError, match="series one-tin") as caught:
+        figures.check_units(made, method())
+    assert "series mine: production is counted in t, kg, kt, Mt; got 'lb'" in str(caught.value)
+    assert "three" not in str(caught.value)
+
+
+# ----------------------------------------------------------------------------------- daily indices
+
+
+def with_days(made: dict[str, MarketPrices], mineral: str, days: pd.Series) -> None:
+    """Give a market daily prices too."""
+    empty = np.empty((len(days), 0))
+    frame = pd.DataFrame({"unrounded": days})
+    daily = Prices(None, frame, (), empty.astype(int), empty.astype(int), empty, empty, empty, empty.astype(object))
+    made[key(mineral)] = MarketPrices(made[key(mineral)].market, daily, None, made[key(mineral)].months)
+
+
+def test_a_daily_index_is_compiled_where_days_reach_every_link_and_the_base():
+    production = mined(("copper", "2023", "2024-01-31", 300.0), ("tin", "2023", "2024-01-31", 100.0))
+    made = priced(copper=flat(10.0), tin=flat(30.0))
+    days = [str(d.date()) for d in pd.bdate_range("2024-01-01", "2026-06-30")]
+    for mineral, level in (("copper", 10.0), ("tin", 30.0)):
+        with_days(made, mineral, pd.Series(level, index=days))
+    got = compiled(production, made).indices
+    assert set(got) == {"monthly", "daily"}
+    assert np.allclose(got["daily"].frame["unrounded"], 100.0, rtol=1e-13)
+    late = priced(copper=flat(10.0), tin=flat(30.0))
+    with_days(late, "copper", pd.Series(10.0, index=[d for d in days if d > "2024-04"]))
+    assert set(compiled(production, late).indices) == {"monthly"}
