@@ -13,12 +13,21 @@ import tomllib
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
 from apscheduler.triggers.cron import CronTrigger
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pricing.errors import ConfigError
 
@@ -27,6 +36,7 @@ Zone = Literal["CN", "XCN", "WLD"]
 Frequency = Literal["daily", "weekly", "monthly", "annual"]
 Kind = Literal["price", "fx", "production", "other"]
 Audience = Literal["public", "internal"]
+Tier = Literal["transaction", "committed", "official", "assessment", "model"]
 Right = Literal["store", "compute", "publish_value", "publish_derived", "forecast", "alert", "show_auditor"]
 
 _M = TypeVar("_M")
@@ -37,12 +47,14 @@ Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
 def _time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"no time zone of that name, such as Europe/Berlin: {name!r}") from error
     return name
 
 
 def _cron(expression: str) -> str:
+    if any(c.isdigit() for c in " ".join(expression.split()[4:])):
+        raise ValueError("weekdays by name, such as mon-fri: programs do not agree on their numbers")
     try:
         CronTrigger.from_crontab(expression)
     except ValueError as error:
@@ -109,7 +121,7 @@ class Series(Settings):
     tax: Literal["none", "cn-vat"] = "none"
     frequency: Frequency
     origin: Slug = Field(description="who really formed the price: copies of one quotation share it")
-    tier: Literal["transaction", "committed", "assessment", "official", "model"] = "official"
+    tier: Tier = "official"
     precedence: int = Field(default=100, description="inside one origin the lowest number is used")
     column: str = Field(default="", description="the publisher's own name or code of the series")
     aliases: tuple[str, ...] = Field(default=(), description="names the same column bore in other vintages")
@@ -309,7 +321,7 @@ class Determination(Settings):
     )
     widest: float = Field(gt=0, description="no price when the remaining origins lie further apart than this share")
     stale_days: dict[Frequency, int] = Field(description="how many days a quotation of that frequency stays usable")
-    tier_weights: dict[str, float] = Field(description="weight of an origin in the median by its best tier")
+    tier_weights: dict[Tier, float] = Field(description="weight of an origin in the median by its best tier")
     grades: dict[Literal["A", "B", "C"], int] = Field(description="fewest independent origins for a grade")
     month_share: float = Field(gt=0, le=1, description="share of the month's quoted days that a mean of days needs")
     public_origins: int = Field(
@@ -319,13 +331,34 @@ class Determination(Settings):
         default=0.6, gt=0, le=1, description="largest weight share of one closed origin in such a figure"
     )
 
+    @field_validator("stale_days", "tier_weights", "grades")
+    @classmethod
+    def _complete(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        keys = {"stale_days": Frequency, "tier_weights": Tier, "grades": Literal["A", "B", "C"]}[str(info.field_name)]
+        return _with_every(get_args(keys), given, f"determination.{info.field_name}")
+
+
+def _with_every(keys: Iterable[str], given: dict[str, Any], where: str) -> dict[str, Any]:
+    """Refuse a table that leaves a key out: nothing of the method may go by default."""
+    absent = [f"{where}.{k}" for k in keys if k not in given]
+    if absent:
+        raise ValueError(f"missing, and has no default: {', '.join(absent)}")
+    return given
+
 
 class Basis(Settings):
     """How the lasting difference of an origin from the market's anchor is estimated and held."""
 
     review_month: int = Field(ge=1, le=12)
     window_months: int = Field(ge=1)
-    min_common: dict[Frequency, int] = Field(description="fewest common periods for an estimate")
+    min_common: dict[Literal["daily", "weekly", "monthly"], int] = Field(
+        description="fewest common periods for an estimate, by the frequency of the rarer quoted origin"
+    )
+
+    @field_validator("min_common")
+    @classmethod
+    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return _with_every(("daily", "weekly", "monthly"), given, "basis.min_common")
 
 
 class Constituent(Settings):
@@ -354,7 +387,7 @@ class Basket(Settings):
     """A capped fixed-basket index, linked each year."""
 
     title: str
-    base_period: str = Field(pattern=r"^\d{4}(-\d{2})?$", description="a month or a year = 100")
+    base_period: str = Field(pattern=r"^\d{4}(-(0[1-9]|1[0-2]))?$", description="a month or a year = 100")
     link_month: int = Field(default=3, ge=1, le=12)
     cap: float = Field(gt=0, le=1)
     min_weight: float = Field(ge=0, le=1, description="least share of the weight with own prices for a value")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -143,15 +143,18 @@ def quotes(
                 converted[one.id] = units.to_usd_per_t(values, one, market, rates)
             except UnitError as error:
                 left_out[one.id] = str(error)
-    present = [s for s in series if s.id in converted]
-    if not present:
+    if not converted:
         return None
-    seen_in = [observations[s.id]["period"].to_numpy(dtype=object) for s in present]
+    # series that have not spoken yet stay in: whether an anchor is eligible must not depend on it
+    present = [s for s in series if s.id not in left_out]
+    seen_in = [observations[name]["period"].to_numpy(dtype=object) for name in converted]
     periods = pd.Index(sorted(set().union(*seen_in)), dtype=object)
     shape = (len(periods), len(present))
     numbers = {name: np.full(shape, np.nan) for name in ("value", "usd_per_t", "fx", "vat")}
     words = {name: np.full(shape, "", dtype=object) for name in ("status", "fx_period")}
     for column, one in enumerate(present):
+        if one.id not in converted:
+            continue
         seen = observations[one.id]
         rows = periods.get_indexer(seen["period"])
         numbers["value"][rows, column] = seen["value"]
@@ -258,32 +261,53 @@ def _market_bases(
     known_on: str,
 ) -> list[dict[str, Any]]:
     effective_done = {b["effective"] for b in done}
-    latest_done = max(effective_done, default="")
+    in_force = {b["origin"]: b["ratio"] for b in sorted(done, key=lambda b: b["effective"])}
+    usable = quote.usd_per_t.notna()
+    quoted = {o: usable[[s.id for s in quote.series if s.origin == o]].any(axis=1) for o in _origins(quote)}
+    anchor = next((b["origin"] for b in done if b["via"] == "anchor"), quote.market.anchor)
+    if anchor not in quoted:
+        # None is configured, or it is closed to this audience: the origin that is quoted most stands in.
+        anchor = min(quoted, key=lambda o: (-int(quoted[o].sum()), o))
+    if not quoted[anchor].any():
+        return []  # levels cannot be told apart before the anchor has spoken
+    start = str(quote.usd_per_t.index[int(quoted[anchor].to_numpy().argmax())])[:7]
     due = [
-        (effective, first, after)
-        for effective, first, after in reference.reviews(quote.usd_per_t.index.tolist(), methodology.basis, known_on)
-        if effective not in effective_done and effective >= latest_done
+        review
+        for review in reference.reviews(start, methodology.basis, known_on)
+        if review[0] not in effective_done and review[0] >= max(effective_done, default="")
     ]
-    if not due:
+    if not due and all(o in in_force for o in quoted if quoted[o].any()):
         return []
     usd_per_t, age = reference.usable(quote, methodology.determination)
     origins, values, _, _ = reference.by_origin(quote, usd_per_t.where(age == 0), age)
     table = pd.DataFrame(values, index=usd_per_t.index, columns=list(origins))
-    least = methodology.basis.min_common["monthly" if frequency == "monthly" else "daily"]
-    in_force = {b["origin"]: b["ratio"] for b in done if b["effective"] == latest_done}
-    anchor = next((b["origin"] for b in done if b["via"] == "anchor"), quote.market.anchor)
-    anchor = anchor or str(table.notna().sum().sort_index(kind="stable").idxmax())
+    least = {o: min(methodology.basis.min_common[f] for f in _frequencies(quote, o)) for o in origins}
     out = []
-    for effective, first, after in due:
+
+    def estimate(effective: str, first: str, after: str, wanted: Iterable[str] | None = None) -> None:
         window = table[(table.index >= first) & (table.index < after)]
-        ratios = reference.estimate_bases(window, anchor, least, in_force)
-        in_force = {r.origin: r.ratio for r in ratios}
-        out += [
-            {"market": key, "frequency": frequency, "effective": effective, "origin": r.origin, "ratio": r.ratio}
-            | {"common": r.common, "via": r.via, "first": first, "last": after}
-            for r in ratios
-        ]
+        for r in reference.estimate_bases(window, anchor, least, in_force):
+            if wanted is None or r.origin in wanted:
+                in_force[r.origin] = r.ratio
+                row = {"market": key, "frequency": frequency, "effective": effective, "origin": r.origin}
+                out.append(row | {"ratio": r.ratio, "common": r.common, "via": r.via, "first": first, "last": after})
+
+    for effective, first, after in due:
+        estimate(effective, first, after)
+    newcomers = [o for o in origins if o not in in_force]
+    if newcomers:
+        # An origin without any basis is admitted as soon as it shares enough periods, from that day on.
+        year_ago = str(pd.Period(known_on[:7], "M") - methodology.basis.window_months)
+        estimate(known_on, year_ago, known_on, newcomers)
     return out
+
+
+def _origins(quote: reference.Quotes) -> list[str]:
+    return sorted({s.origin for s in quote.series})
+
+
+def _frequencies(quote: reference.Quotes, origin: str) -> set[Literal["daily", "weekly", "monthly"]]:
+    return {s.frequency for s in quote.series if s.origin == origin and s.frequency != "annual"}
 
 
 # ------------------------------------------------------------------------------------- prices

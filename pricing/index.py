@@ -123,18 +123,20 @@ def value_shares(tonnes: Mapping[str, float], prices: Mapping[str, float]) -> di
     return {k: v / total for k, v in values.items()}
 
 
-def impute(prices: pd.DataFrame, value_weights: Mapping[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def impute(
+    prices: pd.DataFrame, value_weights: Mapping[str, float] | pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fill gaps by the movement of the rest of the basket (overall mean), and say which.
 
     A gap takes the price before it, moved by the weighted mean relative of the markets priced in
     both periods (PPI Manual 2004, 9.53 ff.: temporarily missing prices). When the price returns,
-    the imputed one is dropped, so the imputation corrects itself. Nothing is filled before a
-    market's first price.
+    the imputed one is dropped, so the imputation corrects itself. Where no market is priced in both
+    periods the price stands still. Nothing is filled before a market's first price.
 
     Parameters
     ----------
     prices : DataFrame, period × market [USD/t]
-    value_weights : mapping of market to value share
+    value_weights : mapping of market to value share, or DataFrame, period × market
 
     Returns
     -------
@@ -143,17 +145,19 @@ def impute(prices: pd.DataFrame, value_weights: Mapping[str, float]) -> tuple[pd
     """
     table = prices.to_numpy(dtype="float64").copy()
     mask = np.zeros(table.shape, dtype=bool)
-    weights = np.array([value_weights.get(str(c), 0.0) for c in prices.columns])
+    if isinstance(value_weights, pd.DataFrame):
+        by_period = value_weights.to_numpy(dtype="float64")
+    else:
+        by_period = np.broadcast_to([value_weights.get(str(c), 0.0) for c in prices.columns], table.shape)
     observed = ~np.isnan(table)
     for t in range(1, len(table)):
         gap = ~observed[t] & ~np.isnan(table[t - 1])
         if not gap.any():
             continue
+        weights = by_period[t]
         both = observed[t] & ~np.isnan(table[t - 1]) & (weights > 0)
-        if not both.any():
-            continue
-        total = math.fsum(weights[both])
-        movement = math.fsum(weights[both] * (table[t, both] / table[t - 1, both])) / total
+        relatives = weights[both] * (table[t, both] / table[t - 1, both])
+        movement = math.fsum(relatives) / math.fsum(weights[both]) if both.any() else 1.0
         table[t, gap] = table[t - 1, gap] * movement
         mask[t] = gap
     filled = pd.DataFrame(table, index=prices.index, columns=prices.columns)
@@ -193,8 +197,10 @@ def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, 
     """
     if not links:
         raise MethodError("an index starts with its weights, and there are none")
-    filled, mask = impute(prices, links[0].shares)
-    table, months = filled.to_numpy(), prices.index.str.slice(0, 7).to_numpy()
+    months = prices.index.str.slice(0, 7).to_numpy()
+    filled, mask = impute(prices, _shares_by_period(prices, months, links))
+    table = filled.to_numpy()
+    in_basket = np.zeros(table.shape, dtype=bool)
     level = np.full(len(table), np.nan)
     points, weights = np.zeros((len(table), table.shape[1] + 1)), np.zeros(table.shape)
     in_force = np.full(len(table), links[0].month, dtype=object)
@@ -203,10 +209,12 @@ def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, 
         q = _quantities(table[linked], link, prices.columns)
         own, at_link = q > 0, np.flatnonzero(linked)
         if position == 0:
+            in_basket[:] = own
             level[at_link[-1]] = 1.0
             _chain_back(table, q, level, points, weights, at_link[-1])
         rows = np.flatnonzero(months > link.month)
         in_force[rows] = link.month
+        in_basket[rows] = own
         cost = np.array([math.fsum(q[own] * table[t, own]) for t in (*at_link, *rows)])
         factor = _mean(level[at_link]) / _mean(cost[: len(at_link)])
         level[rows] = cost[len(at_link) :] * factor
@@ -217,7 +225,17 @@ def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, 
             points[t, -1] = math.fsum(before) * factor - level[t - 1]
             weights[t] = 0.0
             weights[t, own] = before / math.fsum(before)
-    return _index(prices, mask, links, level, points, weights, in_force, base_period, min_weight)
+    covered = _covered(prices, in_basket, in_force, links)
+    return _index(prices, mask, links, level, points, weights, in_force, covered, base_period, min_weight)
+
+
+def _shares_by_period(prices: pd.DataFrame, months: npt.NDArray[np.object_], links: Sequence[Link]) -> pd.DataFrame:
+    """Shares of the link in force, period × market."""
+    table = np.zeros(prices.shape)
+    for position, link in enumerate(links):
+        rows = months > link.month if position else np.ones(len(table), dtype=bool)
+        table[rows] = [link.shares.get(str(m), 0.0) for m in prices.columns]
+    return pd.DataFrame(table, index=prices.index, columns=prices.columns)
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:
@@ -268,6 +286,7 @@ def _index(
     points: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64],
     in_force: npt.NDArray[np.object_],
+    covered: npt.NDArray[np.float64],
     base_period: str,
     min_weight: float,
 ) -> Index:
@@ -281,12 +300,11 @@ def _index(
             f"base period {base_period} has no price; there are prices in {prices.index[0]} to {prices.index[-1]}"
         )
     scale = 100 / _mean(base)
-    covered = _covered(prices, in_force, links)
     unrounded = np.where(covered >= min_weight - 1e-12, level * scale, np.nan)
     back_cast = prices.index.str.slice(0, 7) <= links[0].month
     imputed_used = (mask.to_numpy() & (weights > 0)).any(axis=1)
     status = np.select(
-        [np.isnan(unrounded), imputed_used, back_cast], ["insufficient", "imputed", "back-cast"], default="normal"
+        [np.isnan(unrounded), back_cast, imputed_used], ["insufficient", "back-cast", "imputed"], default="normal"
     )
     frame = pd.DataFrame(
         {"unrounded": unrounded, "status": status, "covered": covered, "link": in_force}, index=prices.index
@@ -297,12 +315,17 @@ def _index(
     )
 
 
-def _covered(prices: pd.DataFrame, in_force: npt.NDArray[np.object_], links: Sequence[Link]) -> npt.NDArray[np.float64]:
-    """Share of the basket's weight that has an own, observed price, by period."""
-    observed = prices.notna().to_numpy()
+def _covered(
+    prices: pd.DataFrame,
+    in_basket: npt.NDArray[np.bool_],
+    in_force: npt.NDArray[np.object_],
+    links: Sequence[Link],
+) -> npt.NDArray[np.float64]:
+    """Share of the listed weight whose market is in the basket and has an own, observed price, by period."""
+    counted = prices.notna().to_numpy() & in_basket
     out = np.zeros(len(prices))
     for link in links:
         share = np.array([link.shares.get(str(c), 0.0) for c in prices.columns])
         rows = in_force == link.month
-        out[rows] = observed[rows] @ share
+        out[rows] = counted[rows] @ share
     return np.minimum(out, 1.0)

@@ -345,7 +345,8 @@ def _refused(ws: Workspace, name: str, path: Path, error: Exception) -> Outcome:
 
 
 def _end_of(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time.max, tzinfo=dt.UTC)
+    """The end of a day, with room for documents of one stamp to follow each other within it."""
+    return dt.datetime.combine(day, dt.time(23, 59, 59), tzinfo=dt.UTC)
 
 
 def _last_day(observations: pd.DataFrame) -> dt.date:

@@ -179,13 +179,17 @@ class Ratio:
 
 
 def estimate_bases(
-    values: pd.DataFrame, anchor: str, least_common: int, previous: Mapping[str, float] | None = None
+    values: pd.DataFrame,
+    anchor: str,
+    least_common: int | Mapping[str, int],
+    previous: Mapping[str, float] | None = None,
 ) -> list[Ratio]:
     """Ratio of each origin to the anchor over one window.
 
     The ratio is the median of the ratios of common periods: to the anchor where there are enough,
     else through the origin with a known ratio that shares most periods. An origin that cannot be
-    reached keeps the ratio it had; without one it gets none, and stays out.
+    reached keeps the ratio it had, and others may be reached through it; without one it gets none,
+    and stays out.
 
     Parameters
     ----------
@@ -193,50 +197,50 @@ def estimate_bases(
         The window only.
     anchor : str
         Its ratio is 1, always.
-    least_common : int
-        Fewest common periods for an estimate.
+    least_common : int, or mapping of origin to int
+        Fewest common periods for an estimate; of two origins the smaller number holds.
     previous : mapping of origin to ratio
         The ratios in force before.
     """
     previous = previous or {}
+    least = least_common if isinstance(least_common, Mapping) else dict.fromkeys(values.columns, least_common)
     present = values.notna()
     found = {anchor: Ratio(anchor, 1.0, int(present[anchor].sum()) if anchor in values else 0, "anchor")}
-    # with the anchor silent in this window, an origin of known ratio stands in for it
-    if not found[anchor].common:
-        standing = [(-int(present[o].sum()), o) for o in previous if o in values and o != anchor]
-        if standing:
-            count, origin = min(standing)
-            found[origin] = Ratio(origin, previous[origin], -count, "held")
-    while True:
-        links = [
-            (-int((present[new] & present[known]).sum()), known != anchor, known, new)
-            for new in values.columns
-            if new not in found
-            for known in found
-            if known in values
-        ]
-        links = [link for link in links if -link[0] >= least_common]
-        direct = [link for link in links if not link[1]]
-        if not links:
-            break
-        count, _, known, new = min(direct or links)
-        ratio = float((values[new] / values[known]).median()) * found[known].ratio
-        found[new] = Ratio(new, ratio, -count, known)
+    _link_origins(values, present, anchor, least, found)
+    # An origin that nobody reaches in this window keeps its ratio, and others may be reached through it.
     for origin, ratio in sorted(previous.items()):
-        found.setdefault(origin, Ratio(origin, ratio, 0, "held"))
+        count = int(present[origin].sum()) if origin in values else 0
+        found.setdefault(origin, Ratio(origin, ratio, count, "held"))
+    _link_origins(values, present, anchor, least, found)
     return [found[o] for o in sorted(found)]
 
 
-def reviews(periods: Sequence[str], rules: Basis, known_on: str) -> list[tuple[str, str, str]]:
+def _link_origins(
+    values: pd.DataFrame, present: pd.DataFrame, anchor: str, least: Mapping[str, int], found: dict[str, Ratio]
+) -> None:
+    """Add the ratio of each origin that can be reached from those found, in place."""
+    while True:
+        links = []
+        for new in values.columns:
+            for known in found if new not in found else ():
+                common = int((present[new] & present[known]).sum()) if known in values else 0
+                if common and common >= min(least[new], least.get(known, least[new])):
+                    links.append((known != anchor, -common, known, new))
+        if not links:
+            return
+        _, count, known, new = min(links)
+        ratio = float((values[new] / values[known]).median()) * found[known].ratio
+        found[new] = Ratio(new, ratio, -count, known)
+
+
+def reviews(start_month: str, rules: Basis, known_on: str) -> list[tuple[str, str, str]]:
     """Return the reviews that were due by a day: (effective, first, after), as period texts.
 
-    The first one, effective from the beginning (empty text), is estimated on the first window of
-    the data; the others on the window that ends where they become effective.
+    The first one, effective from the beginning (empty text), is estimated on the window that opens
+    with the anchor's first month; the others on the window that ends where they become effective.
     """
-    if not periods:
-        return []
-    start = pd.Period(periods[0][:7], "M")
-    due = [("", periods[0][:7], str(start + rules.window_months))]
+    start = pd.Period(start_month, "M")
+    due = [("", start_month, str(start + rules.window_months))]
     for year in range(start.year + 1, int(known_on[:4]) + 1):
         effective = pd.Period(f"{year}-{rules.review_month:02d}", "M")
         if str(effective) <= known_on and effective - rules.window_months >= start:

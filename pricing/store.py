@@ -301,6 +301,8 @@ class Store:
         with self.writing():
             if self.is_parsed(document, register):
                 return Changes()
+            if not np.isfinite(observations["value"].to_numpy(dtype="float64")).all():
+                raise StoreError(f"{source}: an observation without a finite value; a missing figure has no row")
             ids = self._series_ids(source, observations["series"].unique())
             at = self._ordered(at, ids)
             incoming = observations.assign(series=observations["series"].map(ids))

@@ -95,7 +95,6 @@ window_months = 12
 daily = 20
 weekly = 8
 monthly = 6
-annual = 3
 
 [[markets]]
 mineral = "copper"

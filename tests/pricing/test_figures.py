@@ -41,7 +41,7 @@ def method(constituents=("copper", "tin"), basket=None, **parts) -> Methodology:
             "proposed": "2026-11-02",
             "effective": "2026-11-23",
             "determination": RULES,
-            "basis": {"review_month": 1, "window_months": 12, "min_common": {"daily": 20, "monthly": 6}},
+            "basis": {"review_month": 1, "window_months": 12, "min_common": {"daily": 20, "weekly": 8, "monthly": 6}},
             "markets": [{"mineral": m, "stage": "metal", "zone": z, "per": "product"} for m, z in MARKETS],
             "baskets": {"metals": {**rules, **(basket or {})}},
         }

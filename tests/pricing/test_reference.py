@@ -437,14 +437,13 @@ def test_while_the_anchor_is_silent_an_origin_of_known_ratio_stands_in():
 
 
 def test_reviews_come_each_january_and_look_back_over_one_window():
-    rules = Basis(review_month=1, window_months=12, min_common={"daily": 20})
-    assert reviews([], rules, "2026-07-01") == []
-    assert reviews(["2024-03-05", "2026-06-30"], rules, "2026-07-01") == [
+    rules = Basis(review_month=1, window_months=12, min_common={"daily": 20, "weekly": 8, "monthly": 6})
+    assert reviews("2024-03", rules, "2026-07-01") == [
         ("", "2024-03", "2025-03"),
         ("2026-01", "2025-01", "2026-01"),
     ]
-    assert reviews(["2024-01-05"], rules, "2025-01-01")[1:] == [("2025-01", "2024-01", "2025-01")]
-    assert reviews(["2024-01-05"], rules, "2024-12-31")[1:] == []
+    assert reviews("2024-01", rules, "2025-01-01")[1:] == [("2025-01", "2024-01", "2025-01")]
+    assert reviews("2024-01", rules, "2024-12-31")[1:] == []
 
 
 def test_a_basis_applies_from_its_day_and_until_the_next():

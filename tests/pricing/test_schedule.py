@@ -23,7 +23,7 @@ from pricing.fetch import Client
 from pricing.schedule import RETRY_MINUTES, Scheduler, only_scheduler, previous_fire
 from pricing.store import iso
 
-DAY = dt.timedelta(days=1)
+ROOT = Path(__file__).resolve().parents[2]
 REFUSED = "http://127.0.0.1:9/alpha.csv"
 
 
@@ -56,6 +56,10 @@ def until(claim: Callable[[], Any]) -> Any:
 def runs(world: World) -> list[dict[str, Any]]:
     with world.opened() as ws:
         return list(ws.store.db.query("SELECT * FROM job_run ORDER BY id"))
+
+
+def state(world: World) -> Any:
+    return json.loads((world.data / "status.json").read_bytes())
 
 
 def caught_up(world: World, *jobs: str) -> dict[str, str]:
@@ -121,10 +125,10 @@ def test_an_empty_folder_is_filled_and_released_at_start(world: World) -> None:
     assert done == dict.fromkeys([*COLLECTIONS, "release"], "done")
     assert world.known() == {k: v for n in SOURCES for k, v in told(n, 1).items()}
     assert [(world.data / a / "current").read_text() for a in ("public", "internal")] == ["1\n", "1\n"]
-    state = json.loads((world.data / "status.json").read_bytes())
-    assert state["releases"]["public"]["number"] == 1
-    assert set(state["jobs"]) >= {*COLLECTIONS, "release"}
-    assert state["sources"]["alpha"]["next_visit"] > iso(dt.datetime.now(dt.UTC))
+    told_of = state(world)
+    assert told_of["releases"]["public"]["number"] == 1
+    assert set(told_of["jobs"]) >= {*COLLECTIONS, "release"}
+    assert told_of["sources"]["alpha"]["next_visit"] > iso(dt.datetime.now(dt.UTC))
 
 
 def test_what_was_done_in_time_is_not_done_again_at_start(world: World) -> None:
@@ -133,7 +137,7 @@ def test_what_was_done_in_time_is_not_done_again_at_start(world: World) -> None:
     made = scheduler(world)
     made.start()
     try:
-        until(lambda: "catch up" not in made.due())
+        until(lambda: state(world)["at"] == iso(world.now))
     finally:
         made.stop()
     assert len(runs(world)) == len(SOURCES) + 1
@@ -166,9 +170,9 @@ def test_a_source_that_fails_is_tried_again_and_keeps_neither_others_nor_the_rel
     assert outcomes.pop("collect alpha") == "failed"
     assert set(outcomes.values()) == {"done"}
     assert due["retry alpha"] == iso(world.now + dt.timedelta(minutes=RETRY_MINUTES))
-    state = json.loads((world.data / "status.json").read_bytes())
-    assert state["jobs"]["retry alpha"] == due["retry alpha"], "status says when it is tried again"
-    assert state["sources"]["alpha"]["reachable"] is False
+    told_of = state(world)
+    assert told_of["jobs"]["retry alpha"] == due["retry alpha"], "status says when it is tried again"
+    assert told_of["sources"]["alpha"]["reachable"] is False
     (failed,) = [r for r in runs(world) if r["job"] == "collect alpha"]
     assert "127.0.0.1:9" in failed["message"]
 
@@ -190,7 +194,6 @@ def test_without_any_network_nothing_is_released_and_every_source_is_tried_again
     made.start()
     try:
         until(lambda: {r["job"] for r in runs(world) if r["outcome"] == "failed"} == set(COLLECTIONS))
-        until(lambda: "catch up" not in made.due())
         retries = {j for j in made.due() if j.startswith("retry ")}
     finally:
         made.stop()
@@ -207,7 +210,7 @@ def test_a_release_that_was_killed_is_finished_at_start(world: World) -> None:
     made = scheduler(world)
     made.start()
     try:
-        until(lambda: (world.data / "public/current").exists())
+        until(lambda: (world.data / "status.json").exists() and state(world)["releases"])
     finally:
         made.stop()
     assert (world.data / "public/current").read_text() == "1\n"
@@ -220,6 +223,36 @@ def test_two_releases_of_one_turn_are_for_the_two_audiences(world: World) -> Non
         (run,) = [r for r in runs(world) if r["job"] == "release"]
     assert made == {"public": 1, "internal": 1} and run["message"] == "public 1; internal 1"
     assert run["started_at"] == iso(NOW[1])
+
+
+# ------------------------------------------------------------------------------------------ stop
+
+
+def test_stopping_lets_a_running_job_end_and_then_ends_itself(tmp_path: Path) -> None:
+    """In a process of its own, for a scheduler that never stops would keep this one from ending too."""
+    code = """
+import sys, time, threading, pathlib
+from benchmarks import small_world as w
+from pricing import config
+from pricing.fetch import Client
+from pricing.schedule import Scheduler
+asked = threading.Event()
+server = w.publisher(lambda: asked.set() or time.sleep(0.5) or 1)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+folder = pathlib.Path(sys.argv[1])
+operation = config.load_operation(w.write(folder, f"http://127.0.0.1:{server.server_port}"))
+method = config.load_methodology(folder / "methodology")
+made = Scheduler(folder / "data", operation, method, lambda: w.NOW[1], {},
+                 lambda ws: Client(ws.operation.fetch, ws.archive, ws.now))
+made.start()
+assert asked.wait(20)
+made.stop()
+print("stopped")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=40
+    )
+    assert done.stdout.splitlines()[-1:] == ["stopped"], done.stderr
 
 
 # ------------------------------------------------------------------------------------------ lock
