@@ -86,18 +86,18 @@ def _settings(ctx: click.Context) -> tuple[Path, Operation, Methodology]:
     file: Path = ctx.obj["config"]
     operation = config.load_operation(file)
     base = file.resolve().parent
-    methodology = config.load_methodology(base / operation.methodology)
+    methodology = config.load_methodology(base / operation.methodology, _now().date())
     config.check_references(operation, methodology)
     figures.check_units(operation, methodology)
     return ctx.obj["data"] or base / operation.data, operation, methodology
 
 
 @contextmanager
-def _workspace(ctx: click.Context) -> Iterator[Workspace]:
+def _workspace(ctx: click.Context, *, looking: bool = False) -> Iterator[Workspace]:
     from pricing import pipeline
 
     data, operation, methodology = _settings(ctx)
-    with pipeline.opened(data, operation, methodology, _now) as ws:
+    with pipeline.opened(data, operation, methodology, _now, simulated=None if looking else False) as ws:
         yield ws
 
 
@@ -327,7 +327,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     """Tell the state of sources and releases."""
     from pricing import pipeline
 
-    with _workspace(ctx) as ws:
+    with _workspace(ctx, looking=True) as ws:
         state = pipeline.status(ws)
     if as_json:
         click.echo(json.dumps(state, indent=2))
@@ -505,7 +505,10 @@ def keys_revoke(ctx: click.Context, kid: str, reason: str) -> None:
 @click.pass_context
 def keys_export(ctx: click.Context) -> None:
     """Print the public key set, for partners."""
-    click.echo((_settings(ctx)[0] / "public" / "jwks.json").read_text())
+    path = _settings(ctx)[0] / "public" / "jwks.json"
+    if not path.exists():
+        raise PricingError(f"{path}: no keys yet; make one with 'lodemark keys new'")
+    click.echo(path.read_text())
 
 
 # --------------------------------------------------------------------------------------- running
@@ -568,6 +571,8 @@ def demo(ctx: click.Context, port: int, days: int, pace: float, exit_after: bool
     stop = _stopper()
     with tempfile.TemporaryDirectory(prefix="lodemark-demo-") as scratch:
         data = Path(ctx.obj["data"] or scratch)
+        if (data / "store.db").exists():
+            raise PricingError(f"{data} holds something already: name a new folder with --data, or leave it out")
         operation = demonstration.operation(data)
         clock = demonstration.Clock(dt.datetime.combine(demonstration.FIRST_LIVE_DAY, demonstration.CLOSE))
         click.echo("SIMULATED PRICES: nothing here is a real market.")

@@ -42,7 +42,7 @@ tier_weights = { transaction = 1.0, committed = 0.9, official = 0.8, assessment 
 [basis]
 review_month = 1
 window_months = 12
-min_common = { daily = 20, weekly = 8, monthly = 6, annual = 3 }
+min_common = { daily = 20, weekly = 8, monthly = 6 }
 
 [[markets]]
 mineral = "nickel"
@@ -143,9 +143,10 @@ def _series(name: str, metal: str) -> str:
     unit = {"beta": "USD/kg", "euro": "EUR/t", "output": "t"}.get(name, "USD/t")
     frequency = {"days": "daily", "euro": "daily", "output": "annual"}.get(name, "monthly")
     kind = "production" if name == "output" else "price"
+    origin = "alpha" if name == "days" else name  # the same market, told by the day and by the month
     return (
         f'\n[[sources.{name}.series]]\nid = "{name}-{metal}"\nkind = "{kind}"\nmineral = "{metal}"\nstage = "metal"\n'
-        f'zone = "XCN"\nunit = "{unit}"\nfrequency = "{frequency}"\norigin = "{name}"\ncolumn = "{metal}"\n'
+        f'zone = "XCN"\nunit = "{unit}"\nfrequency = "{frequency}"\norigin = "{origin}"\ncolumn = "{metal}"\n'
     )
 
 

@@ -131,6 +131,9 @@ class Series(Settings):
     currency_of: str | None = Field(
         default=None, pattern="^[A-Z]{3}$", description="fx only: the currency counted per euro"
     )
+    statuses: dict[str, Literal["voided", "suspended", "limit"]] = Field(
+        default={}, description="periods, or spans first/last, that are known not to be prices: shown, never used"
+    )
     quarantined: str = Field(default="", description="why the series may not enter a determination yet")
     expect: tuple[str, ...] = Field(default=(), description="text that the publisher's own unit cell must show")
     since: str = Field(
@@ -217,6 +220,8 @@ class Source(Settings):
             raise ValueError(f"series named twice: {', '.join(sorted(twice))}")
         if self.schedule and not (self.url or self.landing):
             raise ValueError("a scheduled source needs a url (or a landing page with a link)")
+        if not self.rights.store:
+            raise ValueError("rights.store is false: a source that may not be stored cannot be collected")
         if self.rights.publish_value and not self.rights.publish_derived:
             raise ValueError("publish_value without publish_derived: a shown value can always be derived from")
         return self
@@ -324,12 +329,6 @@ class Determination(Settings):
     tier_weights: dict[Tier, float] = Field(description="weight of an origin in the median by its best tier")
     grades: dict[Literal["A", "B", "C"], int] = Field(description="fewest independent origins for a grade")
     month_share: float = Field(gt=0, le=1, description="share of the month's quoted days that a mean of days needs")
-    public_origins: int = Field(
-        default=3, ge=2, description="fewest independent origins of a public figure with closed input"
-    )
-    public_dominance: float = Field(
-        default=0.6, gt=0, le=1, description="largest weight share of one closed origin in such a figure"
-    )
 
     @field_validator("stale_days", "tier_weights", "grades")
     @classmethod
@@ -449,15 +448,30 @@ def load_operation(path: Path) -> Operation:
     return _validated(path, Operation.model_validate)
 
 
-def load_methodology(folder: Path) -> Methodology:
-    """Read the newest methodology document of a folder (or the named file), with its hash.
+def load_methodology(folder: Path, on: dt.date | None = None) -> Methodology:
+    """Read the methodology document in force (or the named file), with its hash.
 
-    Raises ConfigError when there is none, or when it holds a mistake.
+    Parameters
+    ----------
+    folder : Path
+        Holds one document for each change of method.
+    on : date
+        The newest document that is effective by this day; the initial one governs all days before it.
+
+    Raises
+    ------
+    ConfigError
+        When there is none, or when one holds a mistake.
     """
     files = sorted(folder.glob("*.toml")) if folder.is_dir() else [folder]
     if not files:
         raise ConfigError(f"{folder}: no methodology document (*.toml)")
-    path = files[-1]
+    known = sorted((_methodology(path) for path in files), key=lambda m: m.effective)
+    in_force = [m for m in known if on is None or m.effective <= on]
+    return in_force[-1] if in_force else known[0]
+
+
+def _methodology(path: Path) -> Methodology:
     raw = _read(path)
     read = {"sha256": hashlib.sha256(raw).hexdigest(), "raw": raw.decode("utf-8", "replace")}
     return _validated(path, lambda data: Methodology.model_validate({**data, **read}))

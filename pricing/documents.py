@@ -312,6 +312,7 @@ class _Records:
         if self._made is not None and at:
             span = slice(max(0, at[0] - 8), at[-1] + 1)  # a weekly quotation may stand from a week before
             made = self._made
+            digest.update(orjson.dumps(sorted(made.quotes.closed)))
             for array in (made.chosen, made.age, made.adjusted, made.ratio, made.weight):
                 digest.update(np.ascontiguousarray(array[span]).tobytes())
             for array in (self._value, self._usd, self._fx, self._vat):
@@ -324,7 +325,7 @@ class _Records:
 def _market_sources(edition: Edition, market: MarketPrices) -> set[str]:
     source_of = edition.source_of
     made = [p for p in (market.daily, market.monthly) if p is not None]
-    used = {s for p in made for s in p.quotes.series}
+    used = [s for p in made for s in p.quotes.series]
     sources = {source_of[s.id] for s in used}
     if any(not s.unit.startswith(("USD", "USc")) for s in used):
         sources |= edition.fx_sources
@@ -699,9 +700,17 @@ def _change(values: pd.Series) -> dict[str, Any]:
         out["before"] = _per_cent(last, float(values.iloc[-2]))
     year_ago = f"{int(period[:4]) - 1}{period[4:]}"
     earlier = values[values.index <= year_ago]
-    if len(earlier) and (len(period) > 7 or earlier.index[-1] == year_ago):
+    if len(earlier) and earlier.index[-1] >= _near(year_ago):
         out["year"] = _per_cent(last, float(earlier.iloc[-1]))
     return out
+
+
+def _near(period: str) -> str:
+    """The same month, or ten days before a day: the nearest that a year's change may reach back to."""
+    if len(period) == 7:
+        return period
+    day = pd.Timestamp(period[:8] + "28") if period.endswith("02-29") else pd.Timestamp(period)
+    return str((day - pd.Timedelta(days=10)).date())
 
 
 def _per_cent(new: float, old: float) -> float:

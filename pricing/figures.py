@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -95,7 +95,8 @@ def eligible(operation: Operation, audience: Audience) -> Eligible:
     closed = set()
     for source in operation.sources.values():
         rights = source.rights
-        if not rights.compute or (audience == "public" and not rights.publish_derived):
+        allowed = rights.publish_derived if audience == "public" else rights.show_auditor
+        if not (rights.compute and allowed):
             continue
         for one in source.series:
             if one.quarantined:
@@ -331,7 +332,7 @@ def prices(
             quote = quoted.get((market.key, frequency))
             if quote is not None:
                 dated = by_market.get((market.key, frequency), [])
-                found[frequency] = disclosed(reference.determine(quote, dated, rules), methodology)
+                found[frequency] = disclosed(reference.determine(quote, dated, rules))
         if found:
             daily, monthly = found.get("daily"), found.get("monthly")
             out[market.key] = MarketPrices(market, daily, monthly, _months(daily, monthly, methodology, known_on))
@@ -341,36 +342,47 @@ def prices(
 def _months(
     daily: reference.Prices | None, monthly: reference.Prices | None, methodology: Methodology, known_on: str
 ) -> pd.DataFrame:
-    parts = []
-    if daily is not None:
-        parts.append(reference.monthly_from_daily(daily, methodology.determination, known_on))
-    if monthly is not None:
-        own = monthly.frame
-        parts.append(own[~own.index.isin(parts[0].index)] if parts else own)
-    parts = [p for p in parts if len(p)] or parts[:1]
-    return pd.concat(parts).sort_index() if len(parts) > 1 else parts[0].sort_index()
+    """Months from days, and from monthly contributors where the days cannot stand for them."""
+    rules = methodology.determination
+    if daily is None:
+        assert monthly is not None
+        return monthly.frame.sort_index()
+    from_days = reference.monthly_from_daily(daily, rules, known_on)
+    if monthly is None:
+        return from_days
+    own = monthly.frame
+    both = from_days.index.intersection(own.index[own["unrounded"].notna()])
+    # Days of other origins must not displace a month that its own origin has quoted whole.
+    leading = {p: monthly.origins[int(monthly.weight[t].argmax())] for t, p in enumerate(own.index) if p in both}
+    spoke = {o: daily.weight[:, m] > 0 for m, o in enumerate(daily.origins)}
+    month_of = np.array([str(p)[:7] for p in daily.frame.index], dtype=object)
+    weekdays = dict(zip(from_days.index, from_days["weekdays"].tolist(), strict=True))
+    lost = [
+        p
+        for p, origin in leading.items()
+        if origin not in spoke or spoke[origin][month_of == p].sum() < rules.month_share * weekdays[p]
+    ]
+    from_days = from_days.drop(index=lost)
+    rest = own[~own.index.isin(from_days.index)]
+    return pd.concat([part for part in (from_days, rest) if len(part)] or [from_days]).sort_index()
 
 
-def disclosed(made: reference.Prices, methodology: Methodology) -> reference.Prices:
-    """Withhold prices that would give closed values away.
+def disclosed(made: reference.Prices) -> reference.Prices:
+    """Withhold prices that rest on closed values: status ``confidential``, no number.
 
-    A figure built from closed values stands only with enough independent origins of which no closed
-    one dominates. What is withheld has status ``confidential`` and no number.
+    A weighted median is one contributor's own number, so with the basis and the open values beside it
+    a closed one could be solved for. Nothing closed is published until a rule stands the test.
     """
     if not made.quotes.closed:
         return made
-    rules = methodology.determination
     is_closed = np.array([s.id in made.quotes.closed for s in made.quotes.series] + [False])
-    closed = is_closed[made.chosen] & (made.weight > 0)
-    dominant = np.where(closed, made.weight, 0.0).max(axis=1) > rules.public_dominance
-    few = made.frame["origins"].to_numpy() < rules.public_origins
-    hide = closed.any(axis=1) & (dominant | few)
+    hide = np.logical_or.reduce(is_closed[made.chosen] & (made.weight > 0), axis=1)
     if not hide.any():
         return made
     frame = made.frame.copy()
     frame.loc[hide, ["unrounded", "value", "low", "high", "mean", "spread"]] = np.nan
     frame.loc[hide, "status"], frame.loc[hide, "grade"] = "confidential", None
-    return reference.Prices(**{**{f: getattr(made, f) for f in made.__dataclass_fields__}, "frame": frame})
+    return replace(made, frame=frame)
 
 
 # ------------------------------------------------------------------------------------ indices
@@ -393,6 +405,10 @@ class Production:
             tonnes = None if status == "withdrawn" else float(value) * TONNES[units_of[series]]
             self._told.setdefault(series, []).append((int(vintage), str(period), tonnes))
 
+    def vintages(self) -> list[int]:
+        """Return the instants at which anything became known, in order."""
+        return sorted({vintage for rows in self._told.values() for vintage, _, _ in rows})
+
     def latest(self, series: str, year: str = "9999", known_at: int = 2**62) -> tuple[str, float, int] | None:
         """Return the last figure up to a year as known at an instant: (period, tonnes, vintage)."""
         found: dict[str, tuple[float | None, int]] = {}
@@ -404,15 +420,18 @@ class Production:
 
 
 def baskets(
-    methodology: Methodology, priced: Mapping[str, MarketPrices], production: Production
+    methodology: Methodology, priced: Mapping[str, MarketPrices], production: Production, known_on: str
 ) -> dict[str, BasketFigures]:
-    """Compile every basket of the methodology, or say why one is not compiled."""
-    return {name: _basket(basket, priced, production) for name, basket in methodology.baskets.items()}
+    """Compile every basket of the methodology, or say why one is not compiled.
+
+    ``known_on`` is the ISO day of the release: coverage looks at the twelve months before it.
+    """
+    return {name: _basket(basket, priced, production, known_on) for name, basket in methodology.baskets.items()}
 
 
-def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Production) -> BasketFigures:
+def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Production, known_on: str) -> BasketFigures:
     months = _table(basket, priced, "monthly")
-    coverage = _coverage(basket, months, production)
+    coverage = _coverage(basket, months, production, known_on)
     if months.empty:
         return BasketFigures({}, {}, coverage, "no constituent has a price")
     if min(coverage["markets"], coverage["weight"] or 0.0) < basket.min_coverage:
@@ -450,24 +469,24 @@ def _table(basket: Basket, priced: Mapping[str, MarketPrices], frequency: str) -
 def _links(
     basket: Basket, months: pd.DataFrame, production: Production
 ) -> tuple[list[Link], dict[str, tuple[Weight, ...]]]:
-    """Every link whose weights were known by the end of its month; at least one.
+    """Every link from the first whose weights are known; that one may have learnt them late.
 
-    Where the first weights were learnt after the last link month, that link uses them all the same
-    and all values before it are a back-cast.
+    Each link uses what was known by the end of its month. The first one may use the first weights that
+    came before the next link month, and keeps them for good: what was published on them must not change
+    when a later table comes. All before the first link is a back-cast.
     """
     due = [m for m in months.index if int(m[5:]) == basket.link_month]
-    links, weights = [], {}
-    for month in due:
-        end = int((pd.Period(month, "M").end_time.tz_localize("UTC")).value // 1000)
-        found = _weights(basket, months, production, month, end)
-        if _enough(basket, found):
-            links.append(_link(month, found, basket.cap))
-            weights[month] = found
-    for month in reversed(due if not links else []):
-        found = _weights(basket, months, production, month)
-        if _enough(basket, found):
-            links, weights = [_link(month, found, basket.cap)], {month: found}
-            break
+    ends = [int(pd.Period(m, "M").end_time.tz_localize("UTC").value // 1000) for m in due]
+    links: list[Link] = []
+    weights: dict[str, tuple[Weight, ...]] = {}
+    for month, end, next_end in zip(due, ends, [*ends[1:], 2**62], strict=True):
+        late = [] if links else [v for v in production.vintages() if end < v <= next_end]
+        for known_at in (end, *late):
+            found = _weights(basket, months, production, month, known_at)
+            if _enough(basket, found):
+                links.append(_link(month, found, basket.cap))
+                weights[month] = found
+                break
     if not links:
         raise MethodError("no weights: too few of the constituents have a production figure and a price")
     return links, weights
@@ -502,9 +521,9 @@ def _weights(
     return tuple(out)
 
 
-def _coverage(basket: Basket, months: pd.DataFrame, production: Production) -> dict[str, Any]:
+def _coverage(basket: Basket, months: pd.DataFrame, production: Production, known_on: str) -> dict[str, Any]:
     """Share of the listed markets and of their weight that has an own price in the last twelve months."""
-    recent = months.iloc[-12:] if len(months) else months
+    recent = months[months.index >= str(pd.Period(known_on[:7], "M") - 12)]
     own, values = [], {}
     for part in basket.constituents:
         price = recent[part.key].dropna() if part.key in recent else pd.Series(dtype="float64")

@@ -155,7 +155,7 @@ def impute(
         if not gap.any():
             continue
         weights = by_period[t]
-        both = observed[t] & ~np.isnan(table[t - 1]) & (weights > 0)
+        both = observed[t] & observed[t - 1] & (weights > 0)
         relatives = weights[both] * (table[t, both] / table[t - 1, both])
         movement = math.fsum(relatives) / math.fsum(weights[both]) if both.any() else 1.0
         table[t, gap] = table[t - 1, gap] * movement

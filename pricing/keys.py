@@ -16,6 +16,7 @@ import fcntl
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ class SigningKey:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file in one step: a reader, and a machine that lost power, has the old or the new one."""
-    beside = path.with_name(f".{path.name}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     with open(beside, "wb") as file:
         file.write(data)
         file.flush()

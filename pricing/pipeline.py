@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -23,7 +23,7 @@ import pandas as pd
 import structlog
 from apscheduler.triggers.cron import CronTrigger
 
-from pricing import __version__, documents, figures, keys, published, releases, sources
+from pricing import __version__, documents, figures, keys, published, quality, releases, sources
 from pricing.archive import Archive
 from pricing.config import Audience, Methodology, Operation, Source, canonical, methodology_bytes
 from pricing.errors import FetchError, ParseError, PricingError, ReleaseError, StoreError
@@ -34,6 +34,7 @@ from pricing.store import Changes, Store, instant, iso, micros
 log = structlog.get_logger()
 
 ALGORITHMS = {"units": 1, "reference": 1, "index": 1, "documents": 1}  # raised when the figures they give change
+AUDIENCES: tuple[Audience, ...] = ("public", "internal")
 LOCK_SECONDS = 60.0
 
 Track = Callable[[list[Any], str], Iterable[Any]]
@@ -80,11 +81,15 @@ def opened(
     methodology: Methodology,
     now: Callable[[], dt.datetime],
     *,
-    simulated: bool = False,
+    simulated: bool | None = False,
 ) -> Iterator[Workspace]:
-    """Open (or make) a data folder. Raises StoreError when it holds prices of the other kind."""
+    """Open (or make) a data folder; ``simulated=None`` opens either kind, for looking only.
+
+    Raises StoreError when it holds prices of the other kind.
+    """
     data.mkdir(parents=True, exist_ok=True)
-    with Store(data / "store.db", "simulated" if simulated else "live") as store:
+    kind: Literal["live", "simulated"] | None = None if simulated is None else "simulated" if simulated else "live"
+    with Store(data / "store.db", kind) as store:
         yield Workspace(data, operation, methodology, store, Archive(data / "documents"), now)
 
 
@@ -141,8 +146,11 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
     for name in track(list(names), "collecting"):
         try:
             outcome = _collect(ws, client, name, ws.operation.sources[name])
-        except FetchError as error:
+        except PricingError as error:
             outcome = _missed(ws, name, str(error))
+        except Exception as error:  # a fault of ours in one source must not keep the others from being collected
+            log.exception("collecting ended by an error that is not ours", source=name)
+            outcome = _missed(ws, name, f"ended by {error!r}; see the log")
         log.info("collected", source=name, outcome=outcome.outcome, message=outcome.message, **_counts(outcome.changes))
         out.append(outcome)
     return out
@@ -176,7 +184,7 @@ def _keep(ws: Workspace, name: str, source: Source, before: Mapping[str, str], a
     at = ws.now()
     if answer.not_modified or answer.document is None or answer.raw is None:
         # the same bytes may be due for another reading: the register of series may have changed
-        sha256, raw, seen = before["sha256"], ws.archive.get(before["sha256"]), {}
+        sha256, raw, seen = before["sha256"], None, {}
     else:
         made = answer.document
         sha256, raw = made.sha256, answer.raw
@@ -213,33 +221,56 @@ def _address(client: Client, name: str, source: Source) -> str:
     return source.url
 
 
-def _read(ws: Workspace, name: str, source: Source, sha256: str, raw: bytes, at: dt.datetime, where: str) -> Outcome:
-    """Parse one archived document and store what it says."""
+def _read(
+    ws: Workspace, name: str, source: Source, sha256: str, raw: bytes | None, at: dt.datetime, where: str
+) -> Outcome:
+    """Parse one archived document and store what it says; ``raw`` comes from the archive when not at hand."""
     document = ws.store.document(name, sha256)
     if document is None:
         raise StoreError(f"document {sha256} of {name} is not registered")
     register = _register(name, source)
-    if ws.store.is_parsed(document["id"], register):
+    if ws.store.is_current(document["id"], register):
         return Outcome(name, "unchanged", vintage=at)
+    series = _series_of(source, where)
     try:
-        parsed = sources.parse(name, source, raw, _series_of(source, where))
+        parsed = sources.parse(name, source, ws.archive.get(sha256) if raw is None else raw, series)
     except ParseError as error:
         message = f"{where}: {error}"
         if not any(f["document"] == document["id"] for f in ws.store.findings()):
             ws.store.add_findings(at, name, [Finding("layout", "error", message)], document["id"])
         return Outcome(name, "refused", message)
+    kept, held = quality.hold_back(parsed.observations, series, at.date())
+    kept = quality.with_statuses(kept, series)
+    last = ws.store.last_published(name)
+    if parsed.published is not None and last is not None and parsed.published < last:
+        # an older document may add periods, but what a newer one says stands
+        kept, older = _only_unknown(ws, kept, parsed.published, last)
+        held += older
     changes = ws.store.append(
         document["id"],
         name,
         at,
-        parsed.observations,
+        kept,
         register=register,
         published=parsed.published,
-        findings=parsed.findings,
+        findings=[*parsed.findings, *held],
         absent=parsed.absent,
-        complete=source.complete,
+        complete=source.complete and not (last and parsed.published and parsed.published < last),
+        to_the_end=parsed.published is not None,
     )
     return Outcome(name, "new", vintage=at, changes=changes)
+
+
+def _only_unknown(
+    ws: Workspace, observations: pd.DataFrame, published: dt.date, last: dt.date
+) -> tuple[pd.DataFrame, list[Finding]]:
+    known = ws.store.observations(observations["series"].unique())
+    seen = pd.MultiIndex.from_frame(known[["series", "period"]])
+    old = pd.MultiIndex.from_frame(observations[["series", "period"]]).isin(seen)
+    if not old.any():
+        return observations, []
+    message = f"stamped {published}, older than {last}, which was read before: {int(old.sum())} known periods stay"
+    return observations[~old], [Finding("older-document", "warning", message)]
 
 
 def _series_of(source: Source, where: str) -> dict[str, Any]:
@@ -291,14 +322,11 @@ def load_files(
     list of Outcome
         One per file; a file that is refused keeps no other from being loaded.
     """
-    with writing(ws.data):
-        return _load_files(ws, name, files, replay, stamp, track)
-
-
-def _load_files(
-    ws: Workspace, name: str, files: Iterable[Path], replay: bool, stamp: dt.date | None, track: Track
-) -> list[Outcome]:
     source = ws.operation.sources[name]
+    with writing(ws.data):
+        # a release that a kill left unrecorded closes the past all the same
+        for audience in AUDIENCES:
+            recover(ws, audience)
     out, due = [], []
     for path in track(list(files), "reading"):
         try:
@@ -312,16 +340,18 @@ def _load_files(
             if when > ws.now():
                 raise ParseError(f"is stamped {when.date()}, which has not come yet")
         except (ParseError, OSError) as error:
-            out.append(_refused(ws, name, path, error))
+            with writing(ws.data):
+                out.append(_refused(ws, name, path, error))
             continue
         due.append((when, path, raw))
-    if replay and due:
-        ws.store.mark_replayed()
     for when, path, raw in track(sorted(due, key=lambda d: (d[0], d[1].name)), "storing"):
         try:
-            outcome = take(ws, name, raw, when, path.name)
+            with writing(ws.data):
+                outcome = take(ws, name, raw, when, path.name)
         except StoreError as error:
             outcome = Outcome(name, "refused", str(error))
+        if replay and outcome.outcome == "new":
+            ws.store.mark_replayed()
         out.append(Outcome(name, outcome.outcome, outcome.message, path.name, when, outcome.changes))
     return out
 
@@ -373,6 +403,7 @@ def release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mapping
         When ``at`` is not after the last release, or nothing can be released.
     """
     with writing(ws.data):
+        ws.root(audience).mkdir(parents=True, exist_ok=True)
         recover(ws, audience)
         return _release(ws, audience, at, environ)
 
@@ -416,7 +447,7 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     done = releases.freeze(root, files, _manifest(ws, edition, eligible, register, at), key, number=number)
     listed = done.manifest["files"]
     ws.store.set_parts(audience, {n: (p, listed[n]["sha256"]) for n, p in told.fingerprints.items()})
-    ws.store.record_release(audience, done.number, at, at, done.manifest_sha256)
+    _adopt(ws, audience, done)
     log.info("released", audience=audience, number=done.number, vintage=iso(at), files=len(files))
     return done
 
@@ -424,18 +455,31 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
 def recover(ws: Workspace, audience: Audience) -> list[str]:
     """Finish or clear away what an interrupted release left; return what was done, in words."""
     root = ws.root(audience)
-    root.mkdir(parents=True, exist_ok=True)
+    if not root.is_dir():
+        return []
     done = releases.recover(root, ws.data / "public" / "jwks.json") if (root / "releases").is_dir() else []
     last = releases.latest(root)
     dropped = published.discard_after(root / "published.db", last.number if last else 0)
     if dropped:
         done.append(f"dropped the queryable rows of {dropped} release that was never finished")
     if last is not None:
-        vintage = dt.datetime.fromisoformat(last.manifest["vintage"])
-        ws.store.record_release(audience, last.number, vintage, vintage, last.manifest_sha256)
+        _adopt(ws, audience, last)
     for line in done:
         log.warning("recovered", audience=audience, what=line)
     return done
+
+
+def _adopt(ws: Workspace, audience: Audience, made: releases.Release) -> None:
+    """Note a release that stands in the store, and set the bases that it was made with."""
+    recorded = ws.store.last_release(audience)
+    if recorded is not None and recorded["number"] >= made.number:
+        return
+    register = orjson.loads((made.folder / "register.json").read_bytes())
+    ws.store.add_bases(
+        audience, [{**b, "vintage": micros(dt.datetime.fromisoformat(b["vintage"]))} for b in register["bases"]]
+    )
+    vintage = dt.datetime.fromisoformat(made.manifest["vintage"])
+    ws.store.record_release(audience, made.number, vintage, vintage, made.manifest_sha256)
 
 
 def _figures(
@@ -444,13 +488,13 @@ def _figures(
     known_on = at.astimezone(dt.UTC).date().isoformat()
     quoted, left_out = figures.all_quotes(ws.methodology, eligible, observed)
     _note_left_out(ws, left_out, at)
-    before = ws.store.bases(audience)
-    ws.store.add_bases(audience, at, figures.bases_due(quoted, ws.methodology, before, known_on))
-    bases = ws.store.bases(audience)
+    bases = ws.store.bases(audience, at)
+    due = figures.bases_due(quoted, ws.methodology, bases, known_on)
+    bases += [{**base, "vintage": micros(at)} for base in due]  # stored once the release stands
     priced = figures.prices(quoted, ws.methodology, bases, known_on)
     units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
     production = figures.Production(_production(ws.store, units_of, at), units_of)
-    return figures.Figures(priced, figures.baskets(ws.methodology, priced, production), left_out), bases
+    return figures.Figures(priced, figures.baskets(ws.methodology, priced, production, known_on), left_out), bases
 
 
 def _note_left_out(ws: Workspace, left_out: Mapping[str, str], at: dt.datetime) -> None:
@@ -511,6 +555,7 @@ def _series_register(
     owner = ws.operation.source_of()
     register = {
         "audience": audience,
+        "simulated": ws.simulated,
         "series": [
             {"source": owner[s.id], **s.model_dump(mode="json"), "closed": s.id in eligible.closed}
             for s in sorted(eligible.series.values(), key=lambda s: s.id)
@@ -553,8 +598,8 @@ def _manifest(
 def _signing_key(ws: Workspace, environ: Mapping[str, str], at: dt.datetime) -> keys.SigningKey:
     """Return the key that signs; the first release of a folder makes one when nobody did."""
     if not keys.list_keys(ws.data) and not environ.get(keys.ENVIRONMENT):
-        return keys.new_key(ws.data, min(at, ws.now()))
-    return keys.signing_key(ws.data, environ, at)
+        return keys.new_key(ws.data, ws.now())
+    return keys.signing_key(ws.data, environ, ws.now())
 
 
 def _next_release(operation: Operation, at: dt.datetime) -> str | None:
@@ -572,12 +617,14 @@ def _counts(changes: Changes) -> dict[str, int]:
 # --------------------------------------------------------------------------------------- status
 
 
-def status(ws: Workspace, schedule: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """State of operation: sources with their age, last releases, findings. Stands outside releases.
+def status(ws: Workspace, schedule: Mapping[str, str] | None = None, *, public: bool = False) -> dict[str, Any]:
+    """State of operation: sources with their age, last releases. Stands outside releases.
 
     Parameters
     ----------
     schedule : mapping of job to the instant when it runs next
+    public : bool
+        Of sources whose values are closed, tell no more than whether they are reached.
     """
     now = ws.now()
     visits = {v["source"]: v for v in ws.store.visits()}
@@ -609,6 +656,9 @@ def status(ws: Workspace, schedule: Mapping[str, str] | None = None) -> dict[str
             "stale": age is not None and age > source.min_age_ok_days,
             "open": source.rights.publish_value,
         }
+        if public and not source.rights.publish_value:
+            told = out["sources"][name]
+            out["sources"][name] = {k: told[k] for k in ("title", "reachable", "visited_at", "next_visit", "open")}
     for audience in ("public", "internal"):
         row = ws.store.last_release(audience)
         if row:
@@ -618,7 +668,9 @@ def status(ws: Workspace, schedule: Mapping[str, str] | None = None) -> dict[str
 
 def write_status(ws: Workspace, schedule: Mapping[str, str] | None = None) -> None:
     """Write ``status.json`` for the web process, in one step."""
-    keys.write_durably(ws.data / "status.json", orjson.dumps(status(ws, schedule), option=orjson.OPT_INDENT_2))
+    keys.write_durably(
+        ws.data / "status.json", orjson.dumps(status(ws, schedule, public=True), option=orjson.OPT_INDENT_2)
+    )
 
 
 __all__ = [

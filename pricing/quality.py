@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from pricing.config import Series
 
 Severity = Literal["note", "warning", "error"]
 
@@ -22,3 +30,50 @@ class Finding:
     series: str | None = None
     period: str | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def hold_back(
+    observations: pd.DataFrame, series: Mapping[str, Series], known_on: dt.date
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Hold back figures that cannot be what they say: not above zero, or of a period to come.
+
+    Parameters
+    ----------
+    observations : DataFrame
+        Columns ``series, period, value, status``.
+    series : mapping of id to Series
+    known_on : date
+        The day on which the figures were learnt. A period that begins later is to come; one day of
+        grace covers time zones east of ours.
+
+    Returns
+    -------
+    observations, findings
+        Those that may be stored; one ``error`` for each that was held back.
+    """
+    latest = (known_on + dt.timedelta(days=1)).isoformat()
+    strict = {name for name, s in series.items() if s.kind != "other"}
+    values, periods = observations["value"].to_numpy(), observations["period"].tolist()
+    not_positive = observations["series"].isin(strict).to_numpy(dtype=bool) & ~(values > 0)
+    to_come = np.array([period > latest[: len(period)] for period in periods], dtype=bool)
+    findings = []
+    for position in (not_positive | to_come).nonzero()[0].tolist():
+        row = observations.iloc[position]
+        check = "period-to-come" if to_come[position] else "not-positive"
+        message = f"{row['series']} {row['period']}: {row['value']!r} " + (
+            f"is of a period that had not begun on {known_on}" if to_come[position] else "is not above zero"
+        )
+        evidence = {"value": float(row["value"])}
+        findings.append(Finding(check, "error", message, row["series"], row["period"], evidence))
+    return observations[~(not_positive | to_come)], findings
+
+
+def with_statuses(observations: pd.DataFrame, series: Mapping[str, Series]) -> pd.DataFrame:
+    """Mark the periods that the settings know to be voided, suspended or limit-locked."""
+    out = observations
+    for name, one in series.items():
+        for span, status in one.statuses.items():
+            first, _, last = span.partition("/")
+            rows = (out["series"] == name) & out["period"].between(first, last or first)
+            out = out.assign(status=out["status"].mask(rows, status))
+    return out

@@ -155,13 +155,18 @@ def by_origin(
     values, chosen, ages = np.full(shape, np.nan), np.full(shape, -1), np.zeros(shape, dtype=np.int64)
     order = sorted(range(len(quotes.series)), key=lambda i: (quotes.series[i].precedence, quotes.series[i].id))
     table, old = usd_per_t.to_numpy(), age.to_numpy()
+    out = quotes.status.isin(OUT_STATUSES).to_numpy()
+    silenced = np.zeros(shape, dtype=bool)
     for position in order:
         column = origins.index(quotes.series[position].origin)
         candidate, days = table[:, position], np.nan_to_num(old[:, position]).astype(np.int64)
         better = ~np.isnan(candidate) & (np.isnan(values[:, column]) | (days < ages[:, column]))
+        better &= ~silenced[:, column]
         values[better, column] = candidate[better]
         chosen[better, column] = position
         ages[better, column] = days[better]
+        # what an origin's first voice calls voided, a copy of it cannot bring back
+        silenced[:, column] |= out[:, position] & np.isnan(values[:, column])
     return origins, values, chosen, ages
 
 
@@ -430,8 +435,9 @@ def _all_official(
 def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd.DataFrame:
     """Return monthly reference prices as the mean of the month's daily determinations.
 
-    A month counts once it is over (by ``known_on``, an ISO day) and when at least ``month_share`` of
-    its weekdays have a price. The grade is that which at least half of the days reach.
+    A month counts once it is over (by ``known_on``, an ISO day), when at least ``month_share`` of its
+    weekdays have a price, and when its last week has one: a feed that ended must not stand for the
+    month. The grade is that which at least half of the days reach.
 
     Returns
     -------
@@ -467,7 +473,11 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
         },
         index=pd.Index(months[starts], dtype=daily.frame.index.dtype),
     )
-    over = (first + 1).astype("datetime64[D]").astype(str) <= known_on
+    after = (first + 1).astype("datetime64[D]")
+    over = after.astype(str) <= known_on
+    ends = np.r_[starts[1:], len(months)][: len(starts)] - 1
+    last = np.array([str(p) for p in frame.index], dtype="datetime64[D]")[ends]
+    over &= last >= after - np.timedelta64(7, "D")
     return out[over & (out["days"].to_numpy() >= rules.month_share * out["weekdays"].to_numpy())]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,10 +60,14 @@ def only_scheduler(data: Path) -> Iterator[None]:
 def previous_fire(expression: str, zone: str, now: dt.datetime) -> dt.datetime | None:
     """Return the last instant at or before ``now`` at which a cron expression was due."""
     trigger = CronTrigger.from_crontab(expression, timezone=ZoneInfo(zone))
-    due, last = trigger.get_next_fire_time(None, now - LOOK_BACK), None
-    while due is not None and due <= now:
-        last = due
-        due = trigger.get_next_fire_time(due, due + dt.timedelta(seconds=1))
+    last, at = None, now - LOOK_BACK
+    while at <= now:
+        # in UTC: an hour that comes twice in autumn must not be found again and again
+        due = trigger.get_next_fire_time(None, at)
+        if due is None or due.astimezone(dt.UTC) < at or due > now:
+            break
+        last = due.astimezone(dt.UTC)
+        at = last + dt.timedelta(seconds=1)
     return last
 
 
@@ -92,9 +97,11 @@ class Scheduler:
     ) -> None:
         self._data, self._operation, self._methodology = data, operation, methodology
         self._now, self._environ, self._make_client = now, environ, make_client
+        self._pool = ThreadPoolExecutor(4)
+        self._stopping = threading.Event()
         self._jobs = BackgroundScheduler(
             timezone=dt.UTC,
-            executors={"default": ThreadPoolExecutor(4)},
+            executors={"default": self._pool},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": GRACE_SECONDS},
         )
         self._jobs.add_listener(_heed, EVENT_JOB_MISSED | EVENT_JOB_ERROR)
@@ -113,7 +120,10 @@ class Scheduler:
 
     def stop(self) -> None:
         """Let running jobs end, and start no more."""
-        self._jobs.shutdown(wait=True)
+        self._stopping.set()
+        # Waiting inside the scheduler would hold its lock, which a running job needs to plan a retry.
+        self._jobs.shutdown(wait=False)
+        self._pool.shutdown(wait=True)
 
     def due(self) -> dict[str, str]:
         """When each job runs next, by job."""
@@ -125,41 +135,61 @@ class Scheduler:
     def _opened(self) -> Any:
         return pipeline.opened(self._data, self._operation, self._methodology, self._now)
 
-    def _collect(self, name: str) -> None:
+    def _collect(self, name: str, release_first: bool = True) -> None:
+        """Collect one source; where nothing was ever released, make the first release of what it brought."""
         with self._opened() as ws, _recorded(ws, f"collect {name}", self._now) as told:
             (outcome,) = pipeline.collect(ws, self._make_client(ws), [name])
-            if outcome.outcome == "failed":
-                again = self._now() + dt.timedelta(minutes=RETRY_MINUTES)
-                self._jobs.add_job(
-                    self._collect, "date", run_date=again, args=(name,), id=f"retry {name}", replace_existing=True
-                )
-                log.warning("source could not be reached", source=name, why=outcome.message, tried_again=iso(again))
-            told.append(outcome.outcome if outcome.outcome != "failed" else f"failed: {outcome.message}")
-            pipeline.write_status(ws, self.due())
+            failed = outcome.outcome == "failed"
+            if failed:
+                self._again(f"collect {name}", self._collect, name, why=outcome.message)
+            told.append(f"failed: {outcome.message}" if failed else outcome.outcome)
+            first = ws.store.last_release() is None and ws.store.last_vintage() is not None
+            self._write_status(ws)
+        if release_first and first and not failed and not self._stopping.is_set():
+            self._release()
 
     def _release(self) -> None:
         with self._opened() as ws, _recorded(ws, "release", self._now) as told:
-            for audience in self._operation.publish.audiences:
-                made = pipeline.release(ws, audience, self._now(), self._environ)
-                told.append(f"{audience} {made.number}")
+            try:
+                for audience in self._operation.publish.audiences:
+                    made = pipeline.release(ws, audience, self._now(), self._environ)
+                    told.append(f"{audience} {made.number}")
+            except PricingError as error:
+                self._again("release", self._release, why=str(error))
+                raise
+            finally:
+                self._write_status(ws)
+
+    def _again(self, job: str, call: Callable[..., None], *args: Any, why: str) -> None:
+        """Plan another try before the job's next turn."""
+        if self._stopping.is_set():
+            return
+        at = self._now() + dt.timedelta(minutes=RETRY_MINUTES)
+        self._jobs.add_job(call, "date", run_date=at, args=args, id=f"retry {job}", replace_existing=True)
+        log.warning("failed, will be tried again", job=job, why=why, at=iso(at))
+
+    def _write_status(self, ws: pipeline.Workspace) -> None:
+        with pipeline.writing(self._data):
             pipeline.write_status(ws, self.due())
 
     def _catch_up(self) -> None:
         """Run what was due while nothing ran: collections first, then a release."""
         with self._opened() as ws:
-            for audience in self._operation.publish.audiences:
-                pipeline.recover(ws, audience)
-            pipeline.write_status(ws, self.due())
+            with pipeline.writing(self._data):
+                for audience in self._operation.publish.audiences:
+                    pipeline.recover(ws, audience)
+            self._write_status(ws)
             missed = [
                 n for n, s in self._operation.sources.items() if s.schedule and self._missed(ws, f"collect {n}", s)
             ]
-            publish = self._operation.publish
-            late = self._missed(ws, "release", publish) or ws.store.last_release() is None
+            late = self._missed(ws, "release", self._operation.publish)
         for name in missed:
-            self._collect(name)
+            if self._stopping.is_set():
+                return
+            self._collect(name, release_first=False)
         with self._opened() as ws:
-            known = ws.store.last_vintage() is not None
-        if late and known:
+            due = late and ws.store.last_vintage() is not None and self._missed(ws, "release", self._operation.publish)
+        if due and not self._stopping.is_set():
             self._release()
 
     def _missed(self, ws: pipeline.Workspace, job: str, settings: Any) -> bool:
@@ -177,9 +207,9 @@ def _recorded(ws: pipeline.Workspace, job: str, now: Callable[[], dt.datetime]) 
     except PricingError as error:
         log.error("job failed", job=job, why=str(error))
         ws.store.end_job(run, now(), "failed", str(error))
-    except BaseException:
-        ws.store.end_job(run, now(), "failed", "ended by an error that is not ours; see the log")
-        raise
+    except Exception as error:
+        log.exception("job ended by an error that is not ours", job=job)
+        ws.store.end_job(run, now(), "failed", f"ended by {error!r}; see the log")
     else:
         failed = [line for line in told if line.startswith("failed")]
         ws.store.end_job(run, now(), "failed" if failed else "done", "; ".join(told))

@@ -56,8 +56,8 @@ CREATE TABLE visit (
     PRIMARY KEY (source, url)) STRICT, WITHOUT ROWID;
 CREATE TABLE parsed (
     document INTEGER NOT NULL REFERENCES document (id), register TEXT NOT NULL, vintage INTEGER NOT NULL,
-    published TEXT, new INTEGER NOT NULL, revised INTEGER NOT NULL, withdrawn INTEGER NOT NULL,
-    PRIMARY KEY (document, register)) STRICT, WITHOUT ROWID;
+    url TEXT NOT NULL, published TEXT, new INTEGER NOT NULL, revised INTEGER NOT NULL, withdrawn INTEGER NOT NULL,
+    PRIMARY KEY (document, register, vintage)) STRICT, WITHOUT ROWID;
 CREATE TABLE series (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT NOT NULL, last_vintage INTEGER,
     decimals INTEGER NOT NULL DEFAULT 0, discontinued INTEGER) STRICT;
@@ -123,8 +123,9 @@ class Store:
     ----------
     path : Path or str
         The SQLite file, or ``":memory:"``. Made when missing.
-    kind : {"live", "simulated"}
-        What a new database is for. A database never changes from real to simulated or back.
+    kind : {"live", "simulated"} or None
+        What a new database is for. A database never changes from real to simulated or back. None
+        takes an old one as it is, for looking only.
 
     Raises
     ------
@@ -132,7 +133,7 @@ class Store:
         When the file is of the other kind, or is no database of ours.
     """
 
-    def __init__(self, path: Path | str, kind: Literal["live", "simulated"] = "live") -> None:
+    def __init__(self, path: Path | str, kind: Literal["live", "simulated"] | None = "live") -> None:
         self._conn = sqlite3.connect(path, isolation_level=None, timeout=30)
         self.db = sqlite_utils.Database(self._conn)
         try:
@@ -141,8 +142,8 @@ class Store:
             migrations.apply(self.db)
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path}: not a Lodemark database: {error}") from error
-        self._conn.execute("INSERT OR IGNORE INTO meta VALUES ('kind', ?)", (kind,))
-        if (self.kind == "simulated") != (kind == "simulated"):
+        self._conn.execute("INSERT OR IGNORE INTO meta VALUES ('kind', ?)", (kind or "live",))
+        if kind is not None and (self.kind == "simulated") != (kind == "simulated"):
             raise StoreError(
                 f"{path} holds {'simulated' if self.kind == 'simulated' else 'real'} prices; "
                 f"simulated and real prices never meet: name another data folder with --data"
@@ -256,10 +257,25 @@ class Store:
         """Return a registered document of a source, by hash."""
         return next(self.db.query("SELECT * FROM document WHERE source = ? AND sha256 = ?", (source, sha256)), None)
 
-    def is_parsed(self, document: int, register: str) -> bool:
-        """Tell whether a document was already read under this register of series."""
-        found = self._conn.execute("SELECT 1 FROM parsed WHERE document = ? AND register = ?", (document, register))
-        return found.fetchone() is not None
+    def is_current(self, document: int, register: str) -> bool:
+        """Tell whether a document, read under this register, is the last one read from its address.
+
+        Another document read in between makes it news again: a publisher may go back to an earlier file.
+        """
+        found = self._conn.execute(
+            "SELECT p.document, p.register FROM parsed p JOIN document d ON d.id = p.document"
+            " JOIN document this ON this.id = ? WHERE p.url = this.url AND d.source = this.source"
+            " ORDER BY p.vintage DESC LIMIT 1",
+            (document,),
+        ).fetchone()
+        return bool(found == (document, register))
+
+    def last_published(self, source: str) -> dt.date | None:
+        """Return the newest stamp among the documents of a source."""
+        row = self._conn.execute(
+            "SELECT max(p.published) FROM parsed p JOIN document d ON d.id = p.document WHERE d.source = ?", (source,)
+        ).fetchone()
+        return dt.date.fromisoformat(row[0]) if row[0] else None
 
     # --------------------------------------------------------- observations
 
@@ -275,6 +291,7 @@ class Store:
         findings: Sequence[Finding] = (),
         absent: Iterable[str] = (),
         complete: bool = True,
+        to_the_end: bool = False,
     ) -> Changes:
         """Store what one document says, as learnt at ``vintage``.
 
@@ -287,6 +304,8 @@ class Store:
         complete : bool
             The document holds every value of its span. Then a value that was known inside the span
             and is no longer there is withdrawn.
+        to_the_end : bool
+            It is also news of what comes after its last period: values known there are withdrawn too.
 
         Returns
         -------
@@ -299,14 +318,14 @@ class Store:
         """
         at = micros(vintage)
         with self.writing():
-            if self.is_parsed(document, register):
+            if self.is_current(document, register):
                 return Changes()
             if not np.isfinite(observations["value"].to_numpy(dtype="float64")).all():
                 raise StoreError(f"{source}: an observation without a finite value; a missing figure has no row")
             ids = self._series_ids(source, observations["series"].unique())
             at = self._ordered(at, ids)
             incoming = observations.assign(series=observations["series"].map(ids))
-            known = self._known(_spans(incoming))
+            known = self._known(_spans(incoming, to_the_end=to_the_end and complete))
             decimals = self._shown(incoming)
             rows, counts = _changes(incoming, known, decimals, self._precisions(known), complete=complete)
             self._conn.executemany(
@@ -323,8 +342,8 @@ class Store:
             gone = self._discontinue(absent, at, ids)
             self._add_findings(at, source, document, [*findings, *gone])
             self._conn.execute(
-                "INSERT INTO parsed VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (document, register, at, str(published) if published else None, *counts[:3]),
+                "INSERT INTO parsed SELECT id, ?, ?, url, ?, ?, ?, ? FROM document WHERE id = ?",
+                (register, at, str(published) if published else None, *counts[:3], document),
             )
         return Changes(*counts, discontinued=tuple(f.series or "" for f in gone))
 
@@ -402,26 +421,25 @@ class Store:
 
     # ----------------------------------------------------------------- bases
 
-    def bases(self, audience: str) -> list[dict[str, Any]]:
-        """Every basis ever set, in order of market, frequency, effective period and origin."""
+    def bases(self, audience: str, as_of: dt.datetime | None = None) -> list[dict[str, Any]]:
+        """Every basis set by ``as_of``, in order of market, frequency, effective period and origin."""
         return list(
             self.db.query(
                 "SELECT market, frequency, effective, origin, ratio, common, via, first, last, vintage FROM basis"
-                " WHERE audience = ? ORDER BY market, frequency, effective, origin",
-                (audience,),
+                " WHERE audience = ? AND vintage <= ? ORDER BY market, frequency, effective, origin",
+                (audience, _limit(as_of)),
             )
         )
 
-    def add_bases(self, audience: str, vintage: dt.datetime, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Set bases for life; one that is already set stays as it is."""
-        at = micros(vintage)
+    def add_bases(self, audience: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Set bases for life, with the vintage that each bears; one that is already set stays as it is."""
         with self.writing():
             self._conn.executemany(
                 "INSERT OR IGNORE INTO basis"
                 " (audience, market, frequency, effective, origin, ratio, common, via, first, last, vintage)"
                 " VALUES (:audience, :market, :frequency, :effective, :origin, :ratio, :common, :via, :first, :last,"
                 " :vintage)",
-                ({**row, "audience": audience, "vintage": at} for row in rows),
+                ({**row, "audience": audience} for row in rows),
             )
 
     # -------------------------------------------------------------- releases
@@ -598,11 +616,14 @@ def _limit(as_of: dt.datetime | None) -> int:
     return micros(as_of) if as_of is not None else 2**62
 
 
-def _spans(incoming: pd.DataFrame) -> list[tuple[int, str, str]]:
-    """Return each series with its first and its last period in a document."""
+def _spans(incoming: pd.DataFrame, *, to_the_end: bool) -> list[tuple[int, str, str]]:
+    """Return each series with the first and the last period that a document speaks of."""
     codes, labels = pd.factorize(incoming["period"], sort=True)  # numbers: pandas compares text one by one
     ends = pd.Series(codes).groupby(incoming["series"].to_numpy()).agg(["min", "max"])
-    return [(int(series), str(labels[first]), str(labels[last])) for series, first, last in ends.itertuples(name=None)]
+    return [
+        (int(series), str(labels[first]), "9999" if to_the_end else str(labels[last]))
+        for series, first, last in ends.itertuples(name=None)
+    ]
 
 
 def _places(value: float) -> int:

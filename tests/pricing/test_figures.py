@@ -79,9 +79,9 @@ def mined(*rows: tuple) -> pd.DataFrame:
 UNITS = {"mine-copper": "t", "mine-tin": "t", "mine-zinc": "t", "mine-gallium": "kg"}
 
 
-def compiled(production, made=None, rules=None):
+def compiled(production, made=None, rules=None, known_on="2026-07-01"):
     made = made if made is not None else priced(copper=flat(10.0), tin=flat(30.0))
-    return figures.baskets(rules or method(), made, figures.Production(production, UNITS))["metals"]
+    return figures.baskets(rules or method(), made, figures.Production(production, UNITS), known_on)["metals"]
 
 
 # ------------------------------------------------------------------------------------------- links
@@ -108,11 +108,23 @@ def test_a_link_uses_only_weights_that_were_known_before_the_end_of_its_month():
     assert shares[1] == pytest.approx({key("copper"): 0.1, key("tin"): 0.9})
 
 
-@pytest.mark.parametrize(("day", "hour", "first_link"), [("2025-03-31", 23, "2025-03"), ("2025-04-01", 0, "2026-03")])
-def test_the_end_of_march_is_the_last_instant(day, hour, first_link):
-    production = mined(("copper", "2024", day, 1.0), ("tin", "2024", day, 1.0)).assign(vintage=at(day, hour))
-    made = compiled(production)
-    assert [link.month for link in made.indices["monthly"].links] == ["2025-03", "2026-03"][first_link > "2026" :]
+@pytest.mark.parametrize(("day", "hour", "tonnes"), [("2025-03-31", 23, 7.0), ("2025-04-01", 0, 1.0)])
+def test_the_end_of_march_is_the_last_instant(day, hour, tonnes):
+    revised = mined(("copper", "2024", day, 7.0)).assign(vintage=at(day, hour))
+    first = mined(("copper", "2024", "2025-02-01", 1.0), ("tin", "2024", "2025-02-01", 1.0))
+    made = compiled(pd.concat([first, revised]))
+    assert {w.market: w.tonnes for w in made.weights["2025-03"]}[key("copper")] == tonnes
+    assert {w.market: w.tonnes for w in made.weights["2026-03"]}[key("copper")] == 7.0
+
+
+def test_the_first_link_keeps_the_weights_that_it_learnt_late():
+    """What a first release of summer 2025 was made on stands, though better weights come before March 2026."""
+    late = [("copper", "2024", "2025-06-15", 3.0), ("tin", "2024", "2025-06-15", 1.0)]
+    before = compiled(mined(*late), known_on="2025-07-01")
+    after = compiled(mined(*late, ("copper", "2024", "2026-02-01", 9.0)))
+    assert [link.month for link in after.indices["monthly"].links] == ["2025-03", "2026-03"]
+    assert after.weights["2025-03"] == before.weights["2025-03"]
+    assert {w.market: w.tonnes for w in after.weights["2026-03"]}[key("copper")] == 9.0
 
 
 def test_when_the_first_weights_come_after_the_last_link_all_before_it_is_a_back_cast():
@@ -133,7 +145,7 @@ def test_weights_are_tonnes_of_the_year_before_at_its_mean_price():
     assert got[key("copper")].price == 15.0 and got[key("copper")].price_year == "2025"
     assert got[key("copper")].tonnes == 4.0 and got[key("copper")].production_period == "2024"
     assert got[key("gallium")].tonnes == pytest.approx(5.0 * 0.4)  # 5000 kg, two fifths of which this market is
-    (link,) = made.indices["monthly"].links
+    link = made.indices["monthly"].links[-1]
     assert link.shares == pytest.approx({key("copper"): 60 / 72, key("gallium"): 12 / 72})
 
 
@@ -315,19 +327,20 @@ def test_without_a_rate_near_its_day_a_quotation_has_no_price():
     assert none == {} and "USD" in left_out["kilo-tin"]
 
 
-def test_a_month_is_the_mean_of_days_where_there_are_days_and_else_the_monthly_quotation():
-    made = Operation(
-        sources={
-            "free": source("free", "open"),
-            "exchange": source("exchange", "open", {"frequency": "daily", "origin": "exchange"}),
-        }
-    )
+@pytest.mark.parametrize("same_origin", [True, False])
+def test_a_month_is_the_mean_of_the_days_of_its_origin_and_else_the_monthly_quotation(same_origin):
+    """Days of another origin must not displace a month that its own origin has quoted whole."""
+    free = source("free", "open")
+    origin = free.series[0].origin if same_origin else "exchange"
+    days = source("exchange", "open", {"frequency": "daily", "origin": origin})
+    made = Operation(sources={"free": free, "exchange": days})
     rows = [("exchange-tin", str(d.date()), 50.0, "normal") for d in pd.bdate_range("2025-02-01", "2025-02-28")]
     observed = pd.concat([monthly_rows(free=100.0), pd.DataFrame(rows, columns=monthly_rows().columns)])
     quoted, _ = figures.all_quotes(method(), figures.eligible(made, "public"), observed)
     got = figures.prices(quoted, method(), [], "2026-01-02")[key("tin")]
-    assert got.months["unrounded"].tolist() == [100.0, 50.0] + [100.0] * 10
-    assert got.months["type"].tolist() == ["official", "mean-of-days"] + ["official"] * 10
+    second = (50.0, "mean-of-days") if same_origin else (100.0, "official")
+    assert got.months["unrounded"].tolist() == [100.0, second[0]] + [100.0] * 10
+    assert got.months["type"].tolist() == ["official", second[1]] + ["official"] * 10
     assert len(got.frame("daily")) == 20 and got.frame("monthly") is got.months
 
 

@@ -427,7 +427,7 @@ def test_an_origin_that_never_meets_the_anchor_is_linked_through_one_that_does()
 def test_an_origin_that_cannot_be_reached_keeps_its_ratio_or_gets_none():
     table = pd.DataFrame({"a": [100.0, np.nan], "b": [np.nan, 130.0], "c": [np.nan, 140.0]}, index=days(2))
     found = ratios(estimate_bases(table, "a", 1, {"b": 1.25}))
-    assert found["b"] == (1.25, 0, "held")
+    assert found["b"] == (1.25, 1, "held")
 
 
 def test_while_the_anchor_is_silent_an_origin_of_known_ratio_stands_in():
@@ -496,7 +496,13 @@ def test_a_month_that_is_not_over_is_absent(known_on, shown):
 def test_a_month_needs_prices_on_half_of_its_weekdays(count, shown):
     weekdays = [str(d.date()) for d in pd.bdate_range("2025-01-01", "2025-01-31")]
     assert len(weekdays) == 23
-    daily = month_prices({d: 100.0 if i < count else np.nan for i, d in enumerate(weekdays)})
+    daily = month_prices({d: 100.0 if i >= 23 - count else np.nan for i, d in enumerate(weekdays)})
+    assert (len(monthly_from_daily(daily, RULES, "2025-06-01")) == 1) is shown
+
+
+@pytest.mark.parametrize(("last", "shown"), [("2025-01-24", False), ("2025-01-27", True)])
+def test_a_feed_that_ended_before_the_last_week_does_not_stand_for_the_month(last, shown):
+    daily = month_prices({str(d.date()): 100.0 for d in pd.bdate_range("2025-01-01", last)})
     assert (len(monthly_from_daily(daily, RULES, "2025-06-01")) == 1) is shown
 
 
@@ -521,24 +527,21 @@ SHOWN = ["unrounded", "value", "low", "high", "mean", "spread"]
 
 
 @pytest.mark.parametrize(
-    ("row", "closed", "tier", "hidden"),
+    ("row", "closed", "hidden"),
     [
-        ([100.0, 101.0, 102.0], "", "assessment", False),
-        ([100.0, 101.0, 102.0], "c", "assessment", False),  # three independent origins, none above 60 %
-        ([100.0, 101.0, 102.0], "abc", "assessment", False),
-        ([100.0, 101.0, np.nan], "a", "assessment", True),  # two origins
-        ([100.0, np.nan, np.nan], "a", "assessment", True),
-        ([100.0, np.nan, np.nan], "b", "assessment", False),  # nothing closed is in it
-        ([100.0, 101.0, 102.0], "a", "transaction", True),  # the closed one has 1 / 1.6 of the weight
-        ([100.0, 101.0, 102_000.0], "a", "assessment", True),  # the third is excluded
-        ([100.0, 150.0, np.nan], "a", "assessment", True),  # a range would tell it too
+        ([100.0, 101.0, 102.0], "", False),
+        ([100.0, 101.0, 102.0], "c", True),
+        ([100.0, 101.0, 102.0], "abc", True),
+        ([100.0, np.nan, np.nan], "a", True),
+        ([100.0, np.nan, np.nan], "b", False),  # nothing closed is in it
+        ([100.0, 101.0, 102_000.0], "c", False),  # the closed one is excluded
+        ([100.0, 150.0, np.nan], "a", True),  # a range would tell it too
     ],
 )
-def test_a_public_price_with_closed_input_needs_three_origins_of_which_none_dominates(row, closed, tier, hidden):
-    series = [house("a", tier=tier), *(house(o, tier="model" if tier == "transaction" else tier) for o in "bc")]
+def test_a_public_price_does_not_rest_on_closed_input(row, closed, hidden):
     table = pd.DataFrame([row], columns=list("abc"), index=days(1))
-    made = determine(quoted(table, series, closed=frozenset(closed)), bases(a=1, b=1, c=1), RULES)
-    shown = figures.disclosed(made, METHOD).frame
+    made = determine(quoted(table, closed=frozenset(closed)), bases(a=1, b=1, c=1), RULES)
+    shown = figures.disclosed(made).frame
     if hidden:
         assert shown[SHOWN].isna().all().all() and shown["status"].tolist() == ["confidential"]
         assert shown["grade"].isna().all()
@@ -549,10 +552,10 @@ def test_a_public_price_with_closed_input_needs_three_origins_of_which_none_domi
 def test_an_auditor_sees_all_and_hiding_leaves_the_original_untouched():
     table = pd.DataFrame({"a": [100.0]}, index=days(1))
     made = determine(quoted(table, closed=frozenset("a")), [], RULES)
-    assert figures.disclosed(made, METHOD).frame["unrounded"].isna().all()
+    assert figures.disclosed(made).frame["unrounded"].isna().all()
     assert made.frame["unrounded"].tolist() == [100.0]
     open_one = determine(quoted(table), [], RULES)
-    assert figures.disclosed(open_one, METHOD) is open_one
+    assert figures.disclosed(open_one) is open_one
 
 
 # ------------------------------------------------------------------------- found wrong: to be mended

@@ -290,8 +290,22 @@ def test_a_document_is_read_once_under_one_register(store):
     document = store.documents()[0]["id"]
     again = frame([("tin", "2025-01", 9.0)])
     assert store.append(document, "bank", day(2), again, register="r") == Changes()
-    assert store.is_parsed(document, "r") and not store.is_parsed(document, "s")
+    assert store.is_current(document, "r") and not store.is_current(document, "s")
     assert store.append(document, "bank", day(3), again, register="s").revised == 1
+
+
+def test_a_publisher_that_goes_back_to_an_earlier_file_is_believed(store):
+    for n, (sha, value) in enumerate([("a", 100.5), ("b", 10050.5), ("a", 100.5)], start=1):
+        document = store.add_document("bank", sha, url="prices.csv", retrieved_at=day(n), size=1)
+        store.append(document, "bank", day(n), frame([("tin", "2025-01", value)]), register="r")
+    assert known(store)["tin", "2025-01"] == (100.5, "normal")
+    assert len(store.history("tin", "2025-01")) == 3
+
+
+def test_a_last_figure_that_a_newer_document_takes_back_is_withdrawn(store):
+    append(store, day(1), [("tin", "2025-01", 1.0), ("tin", "2025-02", 999.5)])
+    assert append(store, day(2), [("tin", "2025-01", 1.0)]).withdrawn == 0
+    assert append(store, day(3), [("tin", "2025-01", 1.0)], name="c", to_the_end=True).withdrawn == 1
 
 
 def test_a_time_without_a_zone_is_refused(store):
@@ -482,8 +496,10 @@ def test_a_release_is_recorded_once_and_never_with_another_manifest(store):
 def test_a_basis_is_set_for_life(store):
     row = {"market": "tin/metal/XCN", "frequency": "daily", "effective": "", "origin": "a", "common": 30}
     row |= {"via": "anchor", "first": "2025-01", "last": "2026-01"}
-    store.add_bases("public", day(1), [{**row, "ratio": 1.02}])
-    store.add_bases("public", day(2), [{**row, "ratio": 1.5}, {**row, "origin": "b", "ratio": 0.9}])
+    store.add_bases("public", [{**row, "ratio": 1.02, "vintage": micros(day(1))}])
+    later = {**row, "vintage": micros(day(2))}
+    store.add_bases("public", [{**later, "ratio": 1.5}, {**later, "origin": "b", "ratio": 0.9}])
+    assert [b["origin"] for b in store.bases("public", day(1))] == ["a"]
     kept = [(b["origin"], b["ratio"], instant(b["vintage"])) for b in store.bases("public")]
     assert kept == [("a", 1.02, day(1)), ("b", 0.9, day(2))]
     assert store.bases("internal") == []

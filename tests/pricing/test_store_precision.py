@@ -35,7 +35,7 @@ def test_a_missing_value_shows_no_decimals_and_the_most_of_a_series_counts() -> 
 
 def test_the_span_of_a_series_is_its_first_and_last_period_in_whatever_order_they_come() -> None:
     periods = ["2024-02", "2023-12", "2024-01", "2020-05"]
-    assert _spans(pd.DataFrame({"series": [1, 1, 1, 2], "period": periods})) == [
+    assert _spans(pd.DataFrame({"series": [1, 1, 1, 2], "period": periods}), to_the_end=False) == [
         (1, "2023-12", "2024-02"),
         (2, "2020-05", "2020-05"),
     ]
@@ -43,4 +43,4 @@ def test_the_span_of_a_series_is_its_first_and_last_period_in_whatever_order_the
 
 def test_a_document_without_a_figure_has_no_span() -> None:
     empty = pd.DataFrame({"series": pd.Series(dtype="object"), "period": pd.Series(dtype="str")})
-    assert _spans(empty) == []
+    assert _spans(empty, to_the_end=False) == []
