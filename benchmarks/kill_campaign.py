@@ -307,7 +307,7 @@ _CONTENTS = {
     "document": "SELECT sha256, source, url, retrieved_at, etag, size FROM document",
     "parsed": "SELECT d.sha256, d.source, register, vintage, published, new, revised, withdrawn FROM parsed p"
     " JOIN document d ON d.id = p.document",
-    "precision": "SELECT d.sha256, n.name, decimals FROM precision p JOIN document d ON d.id = p.document"
+    "precision": "SELECT d.sha256, n.name, p.decimals FROM precision p JOIN document d ON d.id = p.document"
     " JOIN series n ON n.id = p.series",
     "finding": 'SELECT vintage, source, "check", severity, series, period, message FROM finding',
     "basis": "SELECT * FROM basis",
