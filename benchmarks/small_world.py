@@ -36,13 +36,13 @@ max_spread = 0.15
 widest = 0.3
 grades = { A = 3, B = 2, C = 1 }
 month_share = 0.5
-stale_days = { daily = 0, weekly = 6, monthly = 0, annual = 0 }
+stale_days = { daily = 0, weekly = 6, ten-day = 0, monthly = 0, annual = 0 }
 tier_weights = { transaction = 1.0, committed = 0.9, official = 0.8, assessment = 0.7, model = 0.3 }
 
 [basis]
 review_month = 1
 window_months = 12
-min_common = { daily = 20, weekly = 8, monthly = 6 }
+min_common = { daily = 20, weekly = 8, ten-day = 9, monthly = 6 }
 
 [[markets]]
 mineral = "nickel"

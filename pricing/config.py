@@ -33,7 +33,7 @@ from pricing.errors import ConfigError
 
 Stage = Literal["ore", "concentrate", "intermediate", "chemical", "oxide", "metal"]
 Zone = Literal["CN", "XCN", "WLD"]
-Frequency = Literal["daily", "weekly", "monthly", "annual"]
+Frequency = Literal["daily", "weekly", "ten-day", "monthly", "annual"]
 Kind = Literal["price", "fx", "production", "other"]
 Audience = Literal["public", "internal"]
 Tier = Literal["transaction", "committed", "official", "assessment", "model"]
@@ -350,14 +350,14 @@ class Basis(Settings):
 
     review_month: int = Field(ge=1, le=12)
     window_months: int = Field(ge=1)
-    min_common: dict[Literal["daily", "weekly", "monthly"], int] = Field(
+    min_common: dict[Literal["daily", "weekly", "ten-day", "monthly"], int] = Field(
         description="fewest common periods for an estimate, by the frequency of the rarer quoted origin"
     )
 
     @field_validator("min_common")
     @classmethod
     def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return _with_every(("daily", "weekly", "monthly"), given, "basis.min_common")
+        return _with_every(("daily", "weekly", "ten-day", "monthly"), given, "basis.min_common")
 
 
 class Constituent(Settings):

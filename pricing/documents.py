@@ -22,13 +22,13 @@ import pandas as pd
 from pricing import units
 from pricing.config import Audience, Basket, Market, Methodology, Operation, Series
 from pricing.errors import ReleaseError
-from pricing.figures import BasketFigures, Eligible, Figures, MarketPrices
+from pricing.figures import FREQUENCIES, BasketFigures, Eligible, Figures, MarketPrices
 from pricing.index import Index
 from pricing.published import Row
 from pricing.reference import Prices
 from pricing.releases import canonical
 
-RECENT = {"monthly": 36, "daily": 66}  # values inside a current document; the history has the rest
+RECENT = {"monthly": 36, "ten-day": 36, "daily": 66}  # values inside a current document; the history has the rest
 NOTE = "Indicators for information: self-assessment, not assured; not for use in contracts."
 
 
@@ -154,7 +154,7 @@ def _market_files(
     sources = sorted(_market_sources(edition, market))
     history: dict[str, list[dict[str, str]]] = {}
     recent: dict[str, list[dict[str, Any]]] = {}
-    for frequency in ("daily", "monthly"):
+    for frequency in FREQUENCIES:
         frame = market.frame(frequency)
         if frame.empty:
             continue
@@ -201,7 +201,7 @@ class _Records:
     def __init__(self, edition: Edition, market: MarketPrices, frequency: str) -> None:
         self._edition, self._market, self._frequency = edition, market, frequency
         self._frame = market.frame(frequency)
-        self._made = market.daily if frequency == "daily" else market.monthly
+        self._made = market.made(frequency)
         self._periods: list[str] = self._frame.index.tolist()
         made_at = self._made.frame.index if self._made is not None else self._frame.index[:0]
         self._at: list[int] = made_at.get_indexer(self._frame.index).tolist()
@@ -242,12 +242,14 @@ class _Records:
         """The determination record of one period."""
         out = self.value(t)
         out["origins"] = int(self._words["origins"][t])
-        if self._words["type"][t] == "mean-of-days":
-            month = self._periods[t]
+        if self._words["type"][t] in ("mean-of-days", "mean-of-ten-days"):
+            ten_day = self._words["type"][t] == "mean-of-ten-days"
+            parts = ("ten_day_periods", "of") if ten_day else ("days", "weekdays")
+            from_records = f"{'ten-day' if ten_day else 'daily'}/{self._periods[t][:4]}"
             out |= {
-                "days": int(self._extra["days"][t] or 0),
-                "weekdays": int(self._extra["weekdays"][t] or 0),
-                "records": f"/v1/prices/{self._market.market.key}/daily/{month[:4]}",
+                parts[0]: int(self._extra["days"][t] or 0),
+                parts[1]: int(self._extra["weekdays"][t] or 0),
+                "records": f"/v1/prices/{self._market.market.key}/{from_records}",
             }
             return out
         out |= {
@@ -324,7 +326,7 @@ class _Records:
 
 def _market_sources(edition: Edition, market: MarketPrices) -> set[str]:
     source_of = edition.source_of
-    made = [p for p in (market.daily, market.monthly) if p is not None]
+    made = [p for p in map(market.made, FREQUENCIES) if p is not None]
     used = [s for p in made for s in p.quotes.series]
     sources = {source_of[s.id] for s in used}
     if any(not s.unit.startswith(("USD", "USc")) for s in used):
@@ -347,7 +349,7 @@ def _market_facts(market: Market) -> dict[str, Any]:
 def _contributors(edition: Edition, market: MarketPrices) -> list[dict[str, Any]]:
     source_of = edition.source_of
     out = []
-    for made in (market.daily, market.monthly):
+    for made in map(market.made, FREQUENCIES):
         for s in made.quotes.series if made is not None else ():
             out.append(
                 {
@@ -373,7 +375,7 @@ def _contributors(edition: Edition, market: MarketPrices) -> list[dict[str, Any]
 
 
 def _price_rows(key: str, market: MarketPrices) -> Iterator[Row]:
-    for frequency in ("daily", "monthly"):
+    for frequency in FREQUENCIES:
         frame = market.frame(frequency)
         given = frame[frame["unrounded"].notna()]
         columns = (given.index.tolist(), *(given[c].tolist() for c in ("value", "unrounded", "status", "grade")))
@@ -686,7 +688,7 @@ def _aged(edition: Edition, latest: dict[str, Any] | None, markets: Iterable[Mar
     period = latest["period"]
     end = pd.Period(period, "M" if len(period) == 7 else "D").end_time.date()
     age = (dt.date.fromisoformat(edition.released_at[:10]) - end).days
-    made = [p for m in markets for p in (m.daily, m.monthly) if p is not None]
+    made = [p for m in markets for p in map(m.made, FREQUENCIES) if p is not None]
     quoting = {edition.source_of[s.id] for p in made for s in p.quotes.series}
     allowed = max((edition.operation.sources[s].min_age_ok_days for s in quoting), default=0)
     return latest | {"age_days": age, "stale": age > allowed}

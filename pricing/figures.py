@@ -20,6 +20,7 @@ from pricing.errors import ConfigError, MethodError, UnitError
 from pricing.index import Index, Link, capped, fixed_basket, value_shares
 
 TONNES = {"t": 1.0, "kg": 1e-3, "kt": 1e3, "Mt": 1e6}
+FREQUENCIES = ("daily", "ten-day", "monthly")  # of determinations; a weekly quotation enters the daily one
 LEAST_MONTHS = 6  # of a year, for its mean price to weigh a market
 
 
@@ -43,12 +44,18 @@ class MarketPrices:
     daily: reference.Prices | None
     monthly: reference.Prices | None
     months: pd.DataFrame
+    ten_day: reference.Prices | None = None
+
+    def made(self, frequency: str) -> reference.Prices | None:
+        """Return the determinations of one frequency from its own contributors."""
+        return {"daily": self.daily, "ten-day": self.ten_day, "monthly": self.monthly}[frequency]
 
     def frame(self, frequency: str) -> pd.DataFrame:
         """Return the prices of one frequency; an empty frame where there are none."""
         if frequency == "monthly":
             return self.months
-        return self.daily.frame if self.daily is not None else self.months.iloc[:0]
+        made = self.made(frequency)
+        return made.frame if made is not None else self.months.iloc[:0]
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ def all_quotes(
 
     Returns
     -------
-    quotes : mapping of (market key, ``daily`` or ``monthly``) to Quotes
+    quotes : mapping of (market key, one of FREQUENCIES) to Quotes
     left_out : mapping of series to the reason why it could not be converted
     """
     rates = euro_rates(observations, audience.series)
@@ -206,12 +213,12 @@ def all_quotes(
     members: dict[tuple[str, str], list[Series]] = {}
     for one in audience.series.values():
         if one.kind == "price" and one.mineral and one.frequency != "annual":
-            frequency = "monthly" if one.frequency == "monthly" else "daily"
-            members.setdefault((f"{one.mineral}/{one.stage}/{one.zone}", frequency), []).append(one)
-    out = {}
+            own: str = "daily" if one.frequency == "weekly" else one.frequency
+            members.setdefault((f"{one.mineral}/{one.stage}/{one.zone}", own), []).append(one)
+    out: dict[tuple[str, str], reference.Quotes] = {}
     left_out: dict[str, str] = {}
     for market in methodology.markets:
-        for frequency in ("daily", "monthly"):
+        for frequency in FREQUENCIES:
             series = sorted(members.get((market.key, frequency), []), key=lambda s: s.id)
             found = quotes(market, frequency, series, by_series, rates, audience.closed, left_out)
             if found is not None:
@@ -307,7 +314,7 @@ def _origins(quote: reference.Quotes) -> list[str]:
     return sorted({s.origin for s in quote.series})
 
 
-def _frequencies(quote: reference.Quotes, origin: str) -> set[Literal["daily", "weekly", "monthly"]]:
+def _frequencies(quote: reference.Quotes, origin: str) -> set[Literal["daily", "weekly", "ten-day", "monthly"]]:
     return {s.frequency for s in quote.series if s.origin == origin and s.frequency != "annual"}
 
 
@@ -328,14 +335,15 @@ def prices(
     out = {}
     for market in methodology.markets:
         found: dict[str, reference.Prices] = {}
-        for frequency in ("daily", "monthly"):
+        for frequency in FREQUENCIES:
             quote = quoted.get((market.key, frequency))
             if quote is not None:
                 dated = by_market.get((market.key, frequency), [])
                 found[frequency] = disclosed(reference.determine(quote, dated, rules))
         if found:
-            daily, monthly = found.get("daily"), found.get("monthly")
-            out[market.key] = MarketPrices(market, daily, monthly, _months(daily, monthly, methodology, known_on))
+            daily, ten_day, monthly = (found.get(f) for f in FREQUENCIES)
+            months = _months(daily if daily is not None else ten_day, monthly, methodology, known_on)
+            out[market.key] = MarketPrices(market, daily, monthly, months, ten_day)
     return out
 
 

@@ -647,7 +647,7 @@ def status(ws: Workspace, schedule: Mapping[str, str] | None = None, *, public: 
             "message": visit["message"] if visit and visit["outcome"] in ("failed", "refused") else None,
             "visited_at": visit["at"] if visit else None,
             "next_visit": (schedule or {}).get(f"collect {name}"),
-            "observations": row["rows"] - row["withdrawn"] if row else 0,
+            "observations": row["observations"] if row else 0,
             "revised": row["revised"] if row else 0,
             "withdrawn": row["withdrawn"] if row else 0,
             "last_period": row["last_period"] if row else None,

@@ -40,7 +40,7 @@ class Quotes:
     Attributes
     ----------
     market : Market
-    frequency : {"daily", "monthly"}
+    frequency : {"daily", "ten-day", "monthly"}
     series : tuple of Series, length n
         The columns, in order.
     value : DataFrame, period × series
@@ -433,16 +433,17 @@ def _all_official(
 
 
 def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd.DataFrame:
-    """Return monthly reference prices as the mean of the month's daily determinations.
+    """Return monthly reference prices as the mean of the month's daily (or ten-day) determinations.
 
     A month counts once it is over (by ``known_on``, an ISO day), when at least ``month_share`` of its
-    weekdays have a price, and when its last week has one: a feed that ended must not stand for the
-    month. The grade is that which at least half of the days reach.
+    weekdays (of its three ten-day periods) have a price, and when its last week has one: a feed that
+    ended must not stand for the month. The grade is that which at least half of the days reach.
 
     Returns
     -------
     DataFrame, by month
-        The columns of ``Prices.frame`` and ``days`` (that entered the mean) and ``weekdays``. ``low``
+        The columns of ``Prices.frame`` and ``days`` (that entered the mean) and ``weekdays`` (that the
+        month has; ten-day periods where the market is quoted so). ``low``
         and ``high`` span the month, ``origins`` is the fewest of any day, ``spread`` the widest.
     """
     frame = daily.frame[daily.frame["unrounded"].notna()]
@@ -450,6 +451,7 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
     starts = np.flatnonzero(np.r_[True, months[1:] != months[:-1]]) if len(months) else np.array([], dtype=np.int64)
     first = months[starts].astype("datetime64[M]")
     days = np.diff(np.r_[starts, len(months)])
+    ten_day = daily.quotes.frequency == "ten-day"
     # the lowest grade that at least half of the days reach
     letters = frame["grade"].to_numpy(dtype=object)
     reached = [_by_month(np.add, (letters <= g).astype(np.int64), starts) for g in ("A", "B")]
@@ -460,7 +462,7 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
             "unrounded": unrounded,
             "value": np.round(unrounded, daily.quotes.market.rounding),
             "status": "normal",
-            "type": "mean-of-days",
+            "type": "mean-of-ten-days" if ten_day else "mean-of-days",
             "grade": np.select([2 * r >= days for r in reached], ["A", "B"], default="C").astype(object),
             "origins": _by_month(np.minimum, frame["origins"].to_numpy(), starts),
             "low": _by_month(np.minimum, number["low"], starts),
@@ -469,7 +471,7 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
             "spread": _by_month(np.maximum, number["spread"], starts),
             "largest_weight": _by_month(np.maximum, frame["largest_weight"].to_numpy(), starts),
             "days": days,
-            "weekdays": np.busday_count(first, first + 1),
+            "weekdays": np.full(len(starts), 3) if ten_day else np.busday_count(first, first + 1),
         },
         index=pd.Index(months[starts], dtype=daily.frame.index.dtype),
     )

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import sqlite_utils
+import stamina
 from sqlite_utils import Migrations
 
 from pricing.errors import StoreError
@@ -137,17 +138,26 @@ class Store:
         self._conn = sqlite3.connect(path, isolation_level=None, timeout=30)
         self.db = sqlite_utils.Database(self._conn)
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-                self._conn.execute(f"PRAGMA {pragma}").fetchall()
-            migrations.apply(self.db)
+            # The switch to WAL does not wait for another process that opens a new file at the same moment.
+            for attempt in stamina.retry_context(
+                on=_is_locked, attempts=None, timeout=30, wait_initial=0.02, wait_max=0.5
+            ):
+                with attempt:
+                    self._prepare()
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path}: not a Lodemark database: {error}") from error
+            what = "is locked by another process" if _is_locked(error) else "is not a Lodemark database"
+            raise StoreError(f"{path} {what}: {error}") from error
         self._conn.execute("INSERT OR IGNORE INTO meta VALUES ('kind', ?)", (kind or "live",))
         if kind is not None and (self.kind == "simulated") != (kind == "simulated"):
             raise StoreError(
                 f"{path} holds {'simulated' if self.kind == 'simulated' else 'real'} prices; "
                 f"simulated and real prices never meet: name another data folder with --data"
             )
+
+    def _prepare(self) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            self._conn.execute(f"PRAGMA {pragma}").fetchall()
+        migrations.apply(self.db)
 
     # ---------------------------------------------------------------- state
 
@@ -389,11 +399,14 @@ class Store:
         """Return per source: documents, series, observations, revisions, withdrawals, last period and vintage."""
         return list(
             self.db.query(
-                "SELECT n.source, count(DISTINCT o.document) AS documents, count(DISTINCT o.series) AS series,"
-                " count(*) AS rows, sum(o.status = 'withdrawn') AS withdrawn, max(o.period) AS last_period,"
-                " max(o.vintage) AS last_vintage, (SELECT coalesce(sum(revised), 0) FROM parsed p"
-                " JOIN document d ON d.id = p.document WHERE d.source = n.source) AS revised"
-                " FROM series n JOIN observation o ON o.series = n.id GROUP BY n.source ORDER BY n.source"
+                "WITH known AS (SELECT series, period, max(vintage) AS vintage, status FROM observation"
+                " GROUP BY series, period), told AS (SELECT d.source, count(*) AS documents, sum(p.revised) AS revised,"
+                " sum(p.withdrawn) AS withdrawn FROM parsed p JOIN document d ON d.id = p.document GROUP BY d.source)"
+                " SELECT n.source, told.documents, count(DISTINCT k.series) AS series,"
+                " sum(k.status <> 'withdrawn') AS observations, told.revised, told.withdrawn,"
+                " max(k.period) AS last_period, max(k.vintage) AS last_vintage FROM series n"
+                " JOIN known k ON k.series = n.id JOIN told ON told.source = n.source"
+                " GROUP BY n.source ORDER BY n.source"
             )
         )
 
@@ -610,6 +623,10 @@ class Store:
                 for f in findings
             ],
         )
+
+
+def _is_locked(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def _limit(as_of: dt.datetime | None) -> int:

@@ -16,7 +16,7 @@ from pricing.published import lower_bound
 from pricing.web.problems import Problem, nearest, shown
 from pricing.web.releases import Snapshot, Tree
 
-FREQUENCIES = ("daily", "monthly")
+FREQUENCIES = ("daily", "ten-day", "monthly")
 _LONGEST = 1000  # characters of a query
 _PERIOD = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

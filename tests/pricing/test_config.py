@@ -77,6 +77,7 @@ month_share = 0.5
 [determination.stale_days]
 daily = 0
 weekly = 6
+ten-day = 0
 monthly = 0
 annual = 0
 
@@ -94,6 +95,7 @@ window_months = 12
 [basis.min_common]
 daily = 20
 weekly = 8
+ten-day = 9
 monthly = 6
 
 [[markets]]
@@ -171,7 +173,7 @@ def test_every_mistake_is_told_at_once_with_file_path_and_what_was_expected(tmp_
         "web.port": "less than or equal to 65535 (got 80800)",
         "web.worker": "unknown key",
         "sources.bank.licence": "missing",
-        "sources.bank.series.0.frequency": "'daily', 'weekly', 'monthly' or 'annual'",
+        "sources.bank.series.0.frequency": "'daily', 'weekly', 'ten-day', 'monthly' or 'annual'",
         "sources.survey.series.0.unit": "valid string (got 3)",
         "sources.survey.rights.publish_derived": "boolean",
     }

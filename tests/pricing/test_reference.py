@@ -26,7 +26,7 @@ TIERS = {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.
 RULES = Determination(
     max_spread=0.15,
     widest=0.30,
-    stale_days={"daily": 0, "weekly": 6, "monthly": 0, "annual": 0},
+    stale_days={"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
     tier_weights=TIERS,
     grades={"A": 3, "B": 2, "C": 1},
     month_share=0.5,
@@ -40,7 +40,11 @@ METHOD = Methodology.model_validate(
         "proposed": "2026-11-02",
         "effective": "2026-11-23",
         "determination": RULES.model_dump(),
-        "basis": {"review_month": 1, "window_months": 3, "min_common": {"daily": 5, "weekly": 5, "monthly": 3}},
+        "basis": {
+            "review_month": 1,
+            "window_months": 3,
+            "min_common": {"daily": 5, "weekly": 5, "ten-day": 5, "monthly": 3},
+        },
         "markets": [MARKET.model_dump()],
         "baskets": {},
     }
@@ -437,7 +441,7 @@ def test_while_the_anchor_is_silent_an_origin_of_known_ratio_stands_in():
 
 
 def test_reviews_come_each_january_and_look_back_over_one_window():
-    rules = Basis(review_month=1, window_months=12, min_common={"daily": 20, "weekly": 8, "monthly": 6})
+    rules = Basis(review_month=1, window_months=12, min_common={"daily": 20, "weekly": 8, "ten-day": 9, "monthly": 6})
     assert reviews("2024-03", rules, "2026-07-01") == [
         ("", "2024-03", "2025-03"),
         ("2026-01", "2025-01", "2026-01"),
@@ -578,7 +582,11 @@ def test_origins_have_bases_though_the_configured_anchor_is_not_among_those_that
 
 def test_a_weekly_origin_needs_as_many_common_periods_as_the_method_says_for_weekly_ones():
     """The method's own words: weekly = 8; the number for daily markets is taken instead."""
-    basis = {"review_month": 1, "window_months": 12, "min_common": {"daily": 20, "weekly": 8, "monthly": 6}}
+    basis = {
+        "review_month": 1,
+        "window_months": 12,
+        "min_common": {"daily": 20, "weekly": 8, "ten-day": 9, "monthly": 6},
+    }
     method = METHOD.model_copy(update={"basis": Basis.model_validate(basis)})
     table = pd.DataFrame({"a": 100.0, "w": 102.0}, index=days(70))
     table.loc[[i % 7 > 0 for i in range(70)], "w"] = np.nan  # ten Wednesdays

@@ -527,9 +527,9 @@ def test_the_summary_counts_each_source(store):
     append(store, day(2), [("tin", m, 2.0 if m == "2025-01" else 1.0) for m in MONTHS if m != "2025-03"])
     append(store, day(2), [("tin-mine", "2025", 3.0)], source="survey")
     bank, survey = store.summary()
-    assert (bank["source"], bank["documents"], bank["rows"]) == ("bank", 2, len(MONTHS) + 2)
+    assert (bank["source"], bank["documents"], bank["observations"]) == ("bank", 2, len(MONTHS) - 1)
     assert (bank["revised"], bank["withdrawn"], bank["last_period"]) == (1, 1, MONTHS[-1])
-    assert (survey["source"], survey["rows"], survey["revised"]) == ("survey", 1, 0)
+    assert (survey["source"], survey["observations"], survey["revised"]) == ("survey", 1, 0)
     assert store.last_vintage("bank") == day(2) and store.last_vintage("nobody") is None
 
 
