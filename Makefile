@@ -36,7 +36,7 @@ lock: .venv/dev.stamp
 .venv/run.stamp: .venv/python.stamp requirements.lock pyproject.toml
 	@echo "setting up .venv ..."
 	@started=$$(date +%s); $(PIP) --require-hashes --no-deps -r requirements.lock \
-	 && $(PIP) --no-deps --no-build-isolation --editable . \
+	 && PYTHONWARNINGS=ignore $(PIP) --no-deps --no-build-isolation --editable . \
 	 && echo "installed in $$(( $$(date +%s) - started )) s"
 	@touch $@
 

@@ -628,7 +628,8 @@ def _show_release(day: dt.date, made: Any) -> None:
     for index in indices[:3]:
         latest = (index["latest"] or {}).get("daily")
         if latest:
-            parts.append(f"{index['id']} {latest['value']:.2f} ({latest['change']['before'] or 0:+.2f} %)")
+            moved = round(latest["change"]["before"] or 0, 2) + 0.0  # never "-0.00"
+            parts.append(f"{index['id']} {latest['value']:.2f} ({moved:+.2f} %)")
     prices = json.loads((made.folder / "prices.json").read_bytes())["prices"]
     moves = [(p["latest"]["daily"]["change"]["before"], p["id"]) for p in prices if _moved_on(p, day)]
     if moves:

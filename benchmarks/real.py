@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -38,7 +39,7 @@ def run() -> Result:
     steps = [*loaded.values(), *released.values()]
     for name, used in loaded.items():
         s = stored[name]
-        counts = f"{s['observations']:,} observations, {s['revised']:,} revised, {s['withdrawn']:,} withdrawn"
+        counts = ", ".join(f"{s[name]:,} {name}" for name in ("observations", "revised", "withdrawn"))
         result.lines.append(_line(f"backfill {name}", used, counts))
     result.lines += [_line(name, used) for name, used in released.items()]
     wall = sum(s.wall for s in steps)
@@ -63,5 +64,7 @@ def _backfill(data: Path, source: str, patterns: tuple[str, ...]) -> Account:
 
 
 def _stored(data: Path) -> dict[str, dict[str, int]]:
-    state: dict[str, dict[str, int]] = json.loads((data / "status.json").read_bytes())["sources"]
+    command = [sys.executable, str(ROOT / "service.py"), "--data", str(data), "status", "--json"]
+    told = subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout
+    state: dict[str, dict[str, int]] = json.loads(told)["sources"]
     return state

@@ -274,7 +274,12 @@ def _daily_crosses(eur_rates: pd.DataFrame, currency: str) -> tuple[np.ndarray, 
 
 
 def usd_rates(
-    eur_rates: pd.DataFrame, currency: str, periods: pd.Index, max_age_days: int = MAX_AGE_DAYS
+    eur_rates: pd.DataFrame,
+    currency: str,
+    periods: pd.Index,
+    max_age_days: int = MAX_AGE_DAYS,
+    *,
+    ten_day: bool = False,
 ) -> pd.DataFrame:
     """US dollars per unit of a currency, crossed through the euro.
 
@@ -285,6 +290,7 @@ def usd_rates(
     currency : ISO 4217 code
     periods : Index of ISO days, months or years, in any order
     max_age_days : how old the rate of a day without one may be
+    ten_day : the days are the last ones of ten-day periods, and the mean of each period is wanted
 
     Returns
     -------
@@ -300,6 +306,9 @@ def usd_rates(
         return pd.DataFrame({"usd_per_unit": 1.0, "rate_period": "", "n": 0}, index=periods)
     text, days, crosses = _daily_crosses(eur_rates, currency)
     first, last = _spans(periods)
+    if ten_day:
+        month = last.astype("datetime64[M]").astype("datetime64[D]")
+        first = month + (np.minimum((last - month).astype(np.int64) // 10, 2) * 10)
     end = np.searchsorted(days, last, side="right")
     fresh = (last - days[end - 1]) <= np.timedelta64(max_age_days, "D")
     n = np.where(fresh, 1, 0)
@@ -350,7 +359,7 @@ def to_usd_per_t(
     factor = _static(series, market).factor
     vat = _tax(series, values.index)
     try:
-        rates = usd_rates(eur_rates, currency, values.index)
+        rates = usd_rates(eur_rates, currency, values.index, ten_day=series.frequency == "ten-day")
     except UnitError as error:
         raise UnitError(f"series {series.id}: {error}") from error
     fx = rates["usd_per_unit"].to_numpy()

@@ -43,14 +43,14 @@ ROUNDING = 0.15
 LATEST_DAYS = 31
 """A bulletin is out a few days after its period; pages that moved to another site bear later days."""
 
-_MONTHS = {name.casefold(): i for i, name in enumerate(calendar.month_abbr) if name}
-_MONTH_NAMES = [name.casefold() for name in calendar.month_name if name]
+_MONTHS = "janfebmaraprmayjunjulaugsepoctnovdec"
 _BULLETIN = "流通领域重要生产资料市场价格变动情况"
 _TITLES = (
     re.compile(rf"(?<!\d)(?P<y>\d{{4}})年(?P<m>\d{{1,2}})月(?P<part>[上中下])旬{_BULLETIN}"),
     re.compile(rf"{_BULLETIN}\((?P<y>\d{{4}})年(?P<m>\d{{1,2}})月(?P<a>\d{{1,2}})日?[-–—~至](?P<b>\d{{1,2}})日\)"),
     re.compile(
-        rf"importantmeansofproduction[^\d]*?(?P<name>{'|'.join([*_MONTH_NAMES, *_MONTHS])})\.?"
+        r"importantmeansofproduction[^\d\n]{0,60}?(?P<name>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|"
+        r"aug(?:ust)?|sep(?:t|tember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
         r"(?P<a>\d{1,2})(?:[-–—~]|to)(?P<b>\d{1,2}),?(?P<y>\d{4})"
     ),
 )
@@ -224,7 +224,7 @@ def _periods(text: str) -> set[str]:
     out = set()
     for match in (m for pattern in _TITLES for m in pattern.finditer(text)):
         parts = match.groupdict()
-        month = _MONTHS[parts["name"][:3]] if "name" in parts else int(parts["m"])
+        month = _MONTHS.index(parts["name"][:3]) // 3 + 1 if "name" in parts else int(parts["m"])
         first, last = _DECADES[parts["part"]] if "part" in parts else (int(parts["a"]), int(parts["b"]))
         if (first, min(last, 28)) not in ((1, 10), (11, 20), (21, 28)) or last > 31:
             raise ParseError(f"title {match[0]!r}: days {first} to {last} are no ten-day period")
@@ -254,8 +254,11 @@ class _Page(HTMLParser):
         self.meta: dict[str, str] = {}
         self._text: list[str] = []
         self._silent = self._linked = False
-        self.feed(html)
-        self.close()
+        try:
+            self.feed(html)
+            self.close()
+        except AssertionError as error:  # so it says that a declaration is malformed
+            raise ParseError(f"HTML: {error}") from error
         self._text += ["\n", self.meta.get("articletitle", "")]
         self.lines = [normal(line) for line in "".join(self._text).split("\n") if line.strip()]
 

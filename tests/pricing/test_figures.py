@@ -393,3 +393,16 @@ def test_a_daily_index_is_compiled_where_days_reach_every_link_and_the_base():
     late = priced(copper=flat(10.0), tin=flat(30.0))
     with_days(late, "copper", pd.Series(10.0, index=[d for d in days if d > "2024-04"]))
     assert set(compiled(production, late).indices) == {"monthly"}
+
+
+def test_ten_day_prices_stand_by_themselves_and_make_the_month_with_its_last_period():
+    made = Operation(sources={"bureau": source("bureau", "open", {"frequency": "ten-day"})})
+    ends = {"2025-01-10": 90.0, "2025-01-20": 100.0, "2025-01-31": 110.0, "2025-02-10": 90.0, "2025-02-20": 100.0}
+    ends |= {"2025-03-20": 100.0, "2025-03-31": 120.0}
+    rows = [("bureau-tin", period, value, "normal") for period, value in ends.items()]
+    observed = pd.DataFrame(rows, columns=monthly_rows().columns)
+    quoted, _ = figures.all_quotes(method(), figures.eligible(made, "public"), observed)
+    got = figures.prices(quoted, method(), [], "2026-01-02")[key("tin")]
+    assert got.frame("ten-day")["unrounded"].tolist() == list(ends.values()) and got.frame("daily").empty
+    assert got.months["unrounded"].to_dict() == {"2025-01": 100.0, "2025-03": 110.0}  # February ends open
+    assert (got.months["type"] == "mean-of-ten-days").all()

@@ -476,3 +476,15 @@ def test_the_documentation_lists_every_unit_and_every_tax_rate():
     text = (Path(__file__).resolve().parents[2] / "docs" / "units.md").read_text(encoding="utf-8")
     assert [unit for unit in MASSES if f"| `{unit}` |" not in text] == []
     assert [day for day, rate, _ in VAT if f"| {day} | {rate:.0%} |".replace("%", " %") not in text] == []
+
+
+def test_a_ten_day_period_takes_the_mean_rate_of_its_days():
+    days = pd.bdate_range("2025-01-01", "2025-02-28").strftime("%Y-%m-%d")
+    rates = pd.DataFrame({"USD": 1.0, "CNY": [7 + i / 100 for i in range(len(days))]}, index=days)
+    periods = pd.Index(["2025-01-10", "2025-01-20", "2025-01-31", "2025-02-28"])
+    made = usd_rates(rates, "CNY", periods, ten_day=True)
+    spans = [("2025-01-01", "2025-01-10"), ("2025-01-11", "2025-01-20"), ("2025-01-21", "2025-01-31")]
+    spans.append(("2025-02-21", "2025-02-28"))
+    expected = [float((1 / rates.loc[first:last, "CNY"]).mean()) for first, last in spans]
+    assert made["usd_per_unit"].tolist() == pytest.approx(expected, rel=1e-12)
+    assert made["rate_period"].iloc[1] == "2025-01-13..2025-01-20"
