@@ -97,6 +97,8 @@ def _workspace(ctx: click.Context, *, looking: bool = False) -> Iterator[Workspa
     from pricing import pipeline
 
     data, operation, methodology = _settings(ctx)
+    if looking and not (data / "store.db").exists():
+        raise PricingError(f"{data}: nothing was collected here yet ('lodemark collect', or --data for another folder)")
     with pipeline.opened(data, operation, methodology, _now, simulated=None if looking else False) as ws:
         yield ws
 
@@ -134,7 +136,9 @@ def _tell(outcomes: list[Outcome], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
-        _table(rows)
+        _table([row for row in rows if row["outcome"] != "skipped"])
+        if skipped := sum(o.outcome == "skipped" for o in outcomes):
+            click.echo(f"{skipped} files passed over: no series is read from files of their names")
     if not all(o.ok for o in outcomes):
         sys.exit(1)
 
@@ -175,6 +179,8 @@ def collect(ctx: click.Context, source: str | None, files: tuple[Path, ...], as_
         if files and source:
             out = pipeline.load_files(ws, source, _expand(files), replay=False, track=_track)
         else:
+            if source and not ws.operation.sources[source].url:
+                raise click.UsageError(f"{source} has no address: lodemark collect {source} FILE…")
             names = [source] if source else [n for n, s in ws.operation.sources.items() if s.url]
             out = pipeline.collect(ws, _client(ws), names, _track)
         pipeline.write_status(ws)
@@ -385,6 +391,8 @@ def sources_check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> 
     _, operation, _ = _settings(ctx)
     for name in names:
         _known(operation, name)
+        if not operation.sources[name].url:
+            raise click.UsageError(f"{name} has no address: try a file with 'lodemark sources try {name} FILE'")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         client = Client(operation.fetch, Archive(Path(scratch)), _now)

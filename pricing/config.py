@@ -142,6 +142,20 @@ class Series(Settings):
         description="first period of this definition: earlier figures of the column are not read",
     )
 
+    @field_validator("statuses")
+    @classmethod
+    def _spans(cls, given: dict[str, str]) -> dict[str, str]:
+        for span in given:
+            first, _, last = span.partition("/")
+            for period in (first, last or first):
+                try:
+                    dt.date.fromisoformat(period + "0000-01-01"[len(period) :])
+                except ValueError:
+                    raise ValueError(f"{span!r}: a period is 2022, 2022-03 or 2022-03-08, a span first/last") from None
+            if last and not (len(first) == len(last) and first <= last):
+                raise ValueError(f"{span!r}: a span goes from its first to its last period")
+        return given
+
     @model_validator(mode="after")
     def _complete(self) -> Series:
         if self.kind == "price" and self.mineral and not (self.stage and self.zone):

@@ -487,8 +487,12 @@ def _links(
     ends = [int(pd.Period(m, "M").end_time.tz_localize("UTC").value // 1000) for m in due]
     links: list[Link] = []
     weights: dict[str, tuple[Weight, ...]] = {}
-    for month, end, next_end in zip(due, ends, [*ends[1:], 2**62], strict=True):
-        late = [] if links else [v for v in production.vintages() if end < v <= next_end]
+    for month, end in zip(due, ends, strict=True):
+        # by the calendar, not by the prices at hand: the window must not change when the next March comes
+        next_end = int((pd.Period(month, "M") + 12).end_time.tz_localize("UTC").value // 1000)
+        # what came in one month is taken together: files of one edition are learnt one after the other
+        by_month = {_month_of(v): v for v in production.vintages() if end < v <= next_end}
+        late = [] if links else list(by_month.values())
         for known_at in (end, *late):
             found = _weights(basket, months, production, month, known_at)
             if _enough(basket, found):
@@ -498,6 +502,10 @@ def _links(
     if not links:
         raise MethodError("no weights: too few of the constituents have a production figure and a price")
     return links, weights
+
+
+def _month_of(microseconds: int) -> str:
+    return str(np.datetime64(microseconds, "us").astype("datetime64[M]"))
 
 
 def _enough(basket: Basket, weights: Sequence[Weight]) -> bool:

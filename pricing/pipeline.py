@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import orjson
 import pandas as pd
 import structlog
@@ -158,9 +159,12 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
 
 def _missed(ws: Workspace, name: str, message: str) -> Outcome:
     at = ws.now()
-    with writing(ws.data):
-        ws.store.record_visit(name, ws.operation.sources[name].url, at, "failed", message)
-        ws.store.add_findings(at, name, [Finding("fetch", "warning", message)])
+    try:
+        with writing(ws.data):
+            ws.store.record_visit(name, ws.operation.sources[name].url, at, "failed", message)
+            ws.store.add_findings(at, name, [Finding("fetch", "warning", message)])
+    except StoreError as error:  # another process writes for long: the sources after this one are visited all the same
+        log.error("the failure could not be noted", source=name, why=str(error))
     return Outcome(name, "failed", message)
 
 
@@ -229,7 +233,7 @@ def _read(
     if document is None:
         raise StoreError(f"document {sha256} of {name} is not registered")
     register = _register(name, source)
-    if ws.store.is_current(document["id"], register):
+    if ws.store.is_current(document["id"], register, at):
         return Outcome(name, "unchanged", vintage=at)
     series = _series_of(source, where)
     try:
@@ -241,35 +245,42 @@ def _read(
         return Outcome(name, "refused", message)
     kept, held = quality.hold_back(parsed.observations, series, at.date())
     kept = quality.with_statuses(kept, series)
-    last = ws.store.last_published(name)
-    if parsed.published is not None and last is not None and parsed.published < last:
-        # an older document may add periods, but what a newer one says stands
-        kept, older = _only_unknown(ws, kept, parsed.published, last)
-        held += older
+    doubtful = [(f.series or "", f.period or "") for f in held]
+    published = parsed.published
+    if published is not None and published > (at + dt.timedelta(days=1)).date():
+        held.append(Finding("stamp-to-come", "warning", f"is stamped {published}, which has not come: not believed"))
+        published = None
+    kept, older = _without_older(ws, name, kept, published)
     changes = ws.store.append(
         document["id"],
         name,
         at,
         kept,
         register=register,
-        published=parsed.published,
-        findings=[*parsed.findings, *held],
+        published=published,
+        findings=[*parsed.findings, *held, *older],
         absent=parsed.absent,
-        complete=source.complete and not (last and parsed.published and parsed.published < last),
-        to_the_end=parsed.published is not None,
+        complete=source.complete and not older,
+        to_the_end=published is not None,
+        held=doubtful,
     )
-    return Outcome(name, "new", vintage=at, changes=changes)
+    return Outcome(name, "new", "; ".join(f.message for f in older), vintage=at, changes=changes)
 
 
-def _only_unknown(
-    ws: Workspace, observations: pd.DataFrame, published: dt.date, last: dt.date
+def _without_older(
+    ws: Workspace, name: str, observations: pd.DataFrame, published: dt.date | None
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    known = ws.store.observations(observations["series"].unique())
-    seen = pd.MultiIndex.from_frame(known[["series", "period"]])
-    old = pd.MultiIndex.from_frame(observations[["series", "period"]]).isin(seen)
+    """Leave out what a newer document has already spoken of: an older one may only add periods."""
+    if published is None:
+        return observations, []
+    newer = {s for s, stamp in ws.store.last_published(name).items() if stamp > published}
+    newer &= set(observations["series"].unique())
+    seen = ws.store.periods(sorted(newer))
+    pairs = zip(observations["series"], observations["period"], strict=True)
+    old = np.array([pair in seen for pair in pairs], dtype=bool)
     if not old.any():
         return observations, []
-    message = f"stamped {published}, older than {last}, which was read before: {int(old.sum())} known periods stay"
+    message = f"stamped {published}, older than what was read before: {int(old.sum())} known figures stay as they are"
     return observations[~old], [Finding("older-document", "warning", message)]
 
 
@@ -338,7 +349,9 @@ def load_files(
             parsed = sources.parse(name, source, raw, series)
             when = _end_of(parsed.published or stamp or _last_day(parsed.observations)) if replay else ws.now()
             if when > ws.now():
-                raise ParseError(f"is stamped {when.date()}, which has not come yet")
+                raise ParseError(
+                    f"its day, {when.date()}, is not over: `lodemark collect {name} {path.name}` loads it as learnt now"
+                )
         except (ParseError, OSError) as error:
             with writing(ws.data):
                 out.append(_refused(ws, name, path, error))
@@ -350,7 +363,7 @@ def load_files(
                 outcome = take(ws, name, raw, when, path.name)
         except StoreError as error:
             outcome = Outcome(name, "refused", str(error))
-        if replay and outcome.outcome == "new":
+        if replay and outcome.outcome in ("new", "unchanged"):
             ws.store.mark_replayed()
         out.append(Outcome(name, outcome.outcome, outcome.message, path.name, when, outcome.changes))
     return out
@@ -472,7 +485,12 @@ def recover(ws: Workspace, audience: Audience) -> list[str]:
 def _adopt(ws: Workspace, audience: Audience, made: releases.Release) -> None:
     """Note a release that stands in the store, and set the bases that it was made with."""
     recorded = ws.store.last_release(audience)
-    if recorded is not None and recorded["number"] >= made.number:
+    if recorded is not None and recorded["number"] > made.number:
+        raise ReleaseError(
+            f"{made.folder.parent}: ends at release {made.number}, but release {recorded['number']} was made; "
+            "bring the missing releases back from a mirror or a backup before the next one"
+        )
+    if recorded is not None and (recorded["number"], recorded["manifest"]) == (made.number, made.manifest_sha256):
         return
     register = orjson.loads((made.folder / "register.json").read_bytes())
     ws.store.add_bases(
@@ -646,7 +664,10 @@ def status(ws: Workspace, schedule: Mapping[str, str] | None = None, *, public: 
             "outcome": visit["outcome"] if visit else None,
             "message": visit["message"] if visit and visit["outcome"] in ("failed", "refused") else None,
             "visited_at": visit["at"] if visit else None,
-            "next_visit": (schedule or {}).get(f"collect {name}"),
+            "next_visit": min(
+                (due for job, due in (schedule or {}).items() if job in (f"collect {name}", f"retry collect {name}")),
+                default=None,
+            ),
             "observations": row["observations"] if row else 0,
             "revised": row["revised"] if row else 0,
             "withdrawn": row["withdrawn"] if row else 0,

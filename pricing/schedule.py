@@ -24,7 +24,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from pricing import pipeline
-from pricing.config import Methodology, Operation
+from pricing.config import Audience, Methodology, Operation
 from pricing.errors import PricingError, StoreError
 from pricing.fetch import Client
 from pricing.store import iso
@@ -137,28 +137,38 @@ class Scheduler:
 
     def _collect(self, name: str, release_first: bool = True) -> None:
         """Collect one source; where nothing was ever released, make the first release of what it brought."""
+        if self._stopping.is_set():
+            return
+        first = False
         with self._opened() as ws, _recorded(ws, f"collect {name}", self._now) as told:
             (outcome,) = pipeline.collect(ws, self._make_client(ws), [name])
-            failed = outcome.outcome == "failed"
-            if failed:
+            if outcome.outcome == "failed":
                 self._again(f"collect {name}", self._collect, name, why=outcome.message)
-            told.append(f"failed: {outcome.message}" if failed else outcome.outcome)
-            first = ws.store.last_release() is None and ws.store.last_vintage() is not None
+                told.append(f"failed: {outcome.message}")
+            else:
+                told.append(outcome.outcome)
+                first = ws.store.last_release() is None and ws.store.last_vintage() is not None
             self._write_status(ws)
-        if release_first and first and not failed and not self._stopping.is_set():
+        if release_first and first:
             self._release()
 
-    def _release(self) -> None:
+    def _release(self, *audiences: Audience) -> None:
+        """Make the release of each audience; those that fail, and only those, are tried again."""
+        if self._stopping.is_set():
+            return
+        failed: dict[Audience, str] = {}
         with self._opened() as ws, _recorded(ws, "release", self._now) as told:
-            try:
-                for audience in self._operation.publish.audiences:
+            for audience in audiences or self._operation.publish.audiences:
+                try:
                     made = pipeline.release(ws, audience, self._now(), self._environ)
                     told.append(f"{audience} {made.number}")
-            except PricingError as error:
-                self._again("release", self._release, why=str(error))
-                raise
-            finally:
-                self._write_status(ws)
+                except Exception as error:  # a full disk or a locked file too: it is tried again
+                    log.error("no release", audience=audience, why=str(error))
+                    failed[audience] = str(error)
+                    told.append(f"failed: {audience}: {error}")
+            if failed:
+                self._again("release", self._release, *failed, why="; ".join(failed.values()))
+            self._write_status(ws)
 
     def _again(self, job: str, call: Callable[..., None], *args: Any, why: str) -> None:
         """Plan another try before the job's next turn."""

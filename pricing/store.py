@@ -267,11 +267,19 @@ class Store:
         """Return a registered document of a source, by hash."""
         return next(self.db.query("SELECT * FROM document WHERE source = ? AND sha256 = ?", (source, sha256)), None)
 
-    def is_current(self, document: int, register: str) -> bool:
+    def is_current(self, document: int, register: str, at: dt.datetime | None = None) -> bool:
         """Tell whether a document, read under this register, is the last one read from its address.
 
         Another document read in between makes it news again: a publisher may go back to an earlier file.
+        A kept file that was already loaded with the vintage ``at`` is no news either.
         """
+        if at is not None:
+            same = self._conn.execute(
+                "SELECT 1 FROM parsed WHERE document = ? AND register = ? AND vintage BETWEEN ? AND ?",
+                (document, register, micros(at), micros(at) + SAME_INSTANT),
+            )
+            if same.fetchone():
+                return True
         found = self._conn.execute(
             "SELECT p.document, p.register FROM parsed p JOIN document d ON d.id = p.document"
             " JOIN document this ON this.id = ? WHERE p.url = this.url AND d.source = this.source"
@@ -280,12 +288,27 @@ class Store:
         ).fetchone()
         return bool(found == (document, register))
 
-    def last_published(self, source: str) -> dt.date | None:
-        """Return the newest stamp among the documents of a source."""
-        row = self._conn.execute(
-            "SELECT max(p.published) FROM parsed p JOIN document d ON d.id = p.document WHERE d.source = ?", (source,)
-        ).fetchone()
-        return dt.date.fromisoformat(row[0]) if row[0] else None
+    def last_published(self, source: str) -> dict[str, dt.date]:
+        """Return the newest stamp among the documents that carried each series of a source."""
+        rows = self._conn.execute(
+            "SELECT n.name, max(p.published) FROM series n JOIN precision r ON r.series = n.id"
+            " JOIN parsed p ON p.document = r.document WHERE n.source = ? AND p.published IS NOT NULL GROUP BY n.name",
+            (source,),
+        )
+        return {name: dt.date.fromisoformat(stamp) for name, stamp in rows}
+
+    def periods(self, series: Iterable[str]) -> set[tuple[str, str]]:
+        """Return every (series, period) that was ever known, withdrawn ones too."""
+        out: set[tuple[str, str]] = set()
+        for name in series:
+            out.update(
+                self._conn.execute(
+                    "SELECT DISTINCT n.name, o.period FROM series n JOIN observation o ON o.series = n.id"
+                    " WHERE n.name = ?",
+                    (name,),
+                ).fetchall()
+            )
+        return out
 
     # --------------------------------------------------------- observations
 
@@ -302,6 +325,7 @@ class Store:
         absent: Iterable[str] = (),
         complete: bool = True,
         to_the_end: bool = False,
+        held: Iterable[tuple[str, str]] = (),
     ) -> Changes:
         """Store what one document says, as learnt at ``vintage``.
 
@@ -316,6 +340,8 @@ class Store:
             and is no longer there is withdrawn.
         to_the_end : bool
             It is also news of what comes after its last period: values known there are withdrawn too.
+        held : iterable of (series, period)
+            Figures of the document that were held back: what was known of them is not withdrawn.
 
         Returns
         -------
@@ -328,7 +354,7 @@ class Store:
         """
         at = micros(vintage)
         with self.writing():
-            if self.is_current(document, register):
+            if self.is_current(document, register, vintage):
                 return Changes()
             if not np.isfinite(observations["value"].to_numpy(dtype="float64")).all():
                 raise StoreError(f"{source}: an observation without a finite value; a missing figure has no row")
@@ -337,6 +363,9 @@ class Store:
             incoming = observations.assign(series=observations["series"].map(ids))
             known = self._known(_spans(incoming, to_the_end=to_the_end and complete))
             decimals = self._shown(incoming)
+            if doubtful := {(ids.get(name), period) for name, period in held}:
+                pairs = zip(known["series"], known["period"], strict=True)
+                known = known[[pair not in doubtful for pair in pairs]]
             rows, counts = _changes(incoming, known, decimals, self._precisions(known), complete=complete)
             self._conn.executemany(
                 "INSERT OR REPLACE INTO precision VALUES (?, ?, ?)", [(document, s, d) for s, d in decimals.items()]

@@ -406,3 +406,25 @@ def test_ten_day_prices_stand_by_themselves_and_make_the_month_with_its_last_per
     assert got.frame("ten-day")["unrounded"].tolist() == list(ends.values()) and got.frame("daily").empty
     assert got.months["unrounded"].to_dict() == {"2025-01": 100.0, "2025-03": 110.0}  # February ends open
     assert (got.months["type"] == "mean-of-ten-days").all()
+
+
+def test_a_young_basket_without_a_march_is_withheld_with_its_reason():
+    production = mined(("copper", "2024", "2025-12-01", 1.0), ("tin", "2024", "2025-12-01", 1.0))
+    young = {"first": "2025-04", "last": "2026-02"}
+    made = compiled(production, priced(copper=flat(10.0, **young), tin=flat(30.0, **young)), known_on="2026-03-01")
+    assert not made.indices and "no weights" in made.withheld
+
+
+def test_a_first_link_takes_what_came_in_one_month_together():
+    """Files of one edition are learnt one after the other: the link must not stop between them."""
+    late = [("copper", "2024", "2025-06-15", 3.0), ("tin", "2024", "2025-06-16", 1.0)]
+    made = compiled(mined(*late))
+    assert {w.market for w in made.weights["2025-03"]} == {key("copper"), key("tin")}
+
+
+def test_the_first_link_stays_when_the_prices_of_the_next_march_come():
+    production = mined(("copper", "2024", "2026-04-05", 3.0), ("tin", "2024", "2026-04-05", 1.0))
+    before = compiled(production, priced(copper=flat(10.0, last="2026-02"), tin=flat(30.0, last="2026-02")))
+    after = compiled(production, priced(copper=flat(10.0, last="2026-03"), tin=flat(30.0, last="2026-03")))
+    first = [link.month for link in after.indices["monthly"].links][0]
+    assert not before.indices or before.indices["monthly"].links[0].month == first == "2026-03"

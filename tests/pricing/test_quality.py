@@ -63,3 +63,11 @@ def test_what_is_known_to_be_void_or_suspended_is_marked_by_period_and_span():
     assert of_tin["2022-03-08"] == "voided"
     assert (of_tin["2022-03-09":"2022-03-22"] == "suspended").all()
     assert (marked.loc[marked["series"] == "lead", "status"] == "normal").all()
+
+
+@pytest.mark.parametrize(
+    "span", ["2022-3-9/2022-3-22", "2022-03-22/2022-03-09", "2022-13", "8 March", "2022-03/2022-03-09"]
+)
+def test_a_span_that_could_never_match_is_a_mistake_in_the_settings(span):
+    with pytest.raises(ValueError, match="period"):
+        series(statuses={span: "voided"})

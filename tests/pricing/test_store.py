@@ -589,3 +589,27 @@ def test_iron_ore_is_known_as_it_was_published_before_and_after_its_revision(sto
     on = [known(store, dt.datetime(2021, month, 15, tzinfo=dt.UTC)) for month in (3, 4)]
     (iron,) = [s.id for s in source.series if s.mineral == "iron-ore"]
     assert [seen[iron, "2021-02"][0] for seen in on] == [164.77, 163.80]
+
+
+def test_a_figure_that_was_held_back_withdraws_nothing(store):
+    append(store, day(1), [("tin", m, 2.0) for m in MONTHS])
+    rest = [("tin", m, 2.0) for m in MONTHS if m != "2025-03"]
+    assert append(store, day(2), rest, held=[("tin", "2025-03")]).withdrawn == 0
+    assert known(store)["tin", "2025-03"] == (2.0, "normal")
+
+
+def test_the_newest_stamp_is_told_by_series_and_known_periods_include_withdrawn_ones(store):
+    append(store, day(1), [("tin", m, 1.0) for m in MONTHS], published=dt.date(2026, 1, 1))
+    append(store, day(2), [("tin", m, 1.0) for m in MONTHS if m != "2025-03"], published=dt.date(2026, 2, 1))
+    append(store, day(3), [("lead", "2025-01", 1.0)], published=dt.date(2025, 5, 5))
+    assert store.last_published("bank") == {"tin": dt.date(2026, 2, 1), "lead": dt.date(2025, 5, 5)}
+    assert ("tin", "2025-03") in store.periods(["tin"]) and ("tin", "2025-03") not in known(store)
+
+
+def test_a_kept_file_that_is_loaded_again_at_its_own_vintage_is_no_news(store):
+    rows = {sha: frame([("tin", "2025-01", value)]) for sha, value in (("a", 1.0), ("b", 2.0))}
+    ids = {sha: store.add_document("bank", sha, url="CMO.xlsx", retrieved_at=day(1), size=1) for sha in rows}
+    for n, sha in enumerate("ab", start=1):
+        assert store.append(ids[sha], "bank", day(n), rows[sha], register="r") != Changes()
+    for n, sha in enumerate("ab", start=1):
+        assert store.append(ids[sha], "bank", day(n), rows[sha], register="r") == Changes()
