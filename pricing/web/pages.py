@@ -78,7 +78,7 @@ def _rows(name: str, entry: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             "value": number(figure.get("value"), entry.get("decimals")),
             "unit": str(entry.get("unit") or ""),
             "period": str(figure.get("period") or ""),
-            "frequency": frequency,
+            "frequency": frequency + (f", stale: {figure['age_days']} days old" if figure.get("stale") else ""),
             "change": change((figure.get("change") or {}).get("before")),
             "note": note(figure),
             "coverage": str((entry.get("coverage") or {}).get("statement") or entry.get("withheld") or ""),
