@@ -459,6 +459,10 @@ def _summary(parsed: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ keys
 
 
+# One key name in 64 begins with a hyphen: it is a name, not an option.
+_KEY_NAMES = {"ignore_unknown_options": True}
+
+
 @main.group("keys")
 def keys_group() -> None:
     """Make, list and retire the keys that sign releases."""
@@ -488,7 +492,7 @@ def keys_list(ctx: click.Context, as_json: bool) -> None:
     click.echo(json.dumps(rows, indent=2)) if as_json else _table(rows)
 
 
-@keys_group.command("retire")
+@keys_group.command("retire", context_settings=_KEY_NAMES)
 @click.argument("kid")
 @click.pass_context
 def keys_retire(ctx: click.Context, kid: str) -> None:
@@ -498,7 +502,7 @@ def keys_retire(ctx: click.Context, kid: str) -> None:
     keys.retire(_settings(ctx)[0], kid, _now())
 
 
-@keys_group.command("revoke")
+@keys_group.command("revoke", context_settings=_KEY_NAMES)
 @click.argument("kid")
 @click.option("--reason", required=True)
 @click.pass_context

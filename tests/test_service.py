@@ -381,3 +381,9 @@ def test_serve_hands_out_the_releases_and_ends_on_sigterm(replayed: Path) -> Non
         process.terminate()
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", [("retire",), ("revoke", "--reason", "lost")])
+def test_a_key_name_that_begins_with_a_hyphen_is_a_name(settings: Path, command: tuple[str, ...]) -> None:
+    made = call(settings, "keys", *command, "-qw0338Or_EGmbZYpxl2HEyuKupdSgnk1XeNxrGQnEs")
+    assert made.exit_code == 1 and "-qw0338Or_EGmbZYpxl2HEyuKupdSgnk1XeNxrGQnEs" in made.output
