@@ -621,7 +621,7 @@ def _invite(port: int, seconds: float) -> None:
         ("/v1/indices/critical-minerals", "an index, with weights, contributions and coverage"),
         ("/v1/prices/gallium/metal/XCN", "a reference price outside China"),
         ("/v1/prices/gallium/metal/CN", "and the same metal in China"),
-        ("/v1/releases", "the releases, a new one every second"),
+        ("/v1/releases", "the releases, a new one each market day"),
     ):
         click.echo(f"  {base + path:<58} {what}")
 
