@@ -99,7 +99,7 @@ def _workspace(ctx: click.Context, *, looking: bool = False) -> Iterator[Workspa
     data, operation, methodology = _settings(ctx)
     if looking and not (data / "store.db").exists():
         raise PricingError(f"{data}: nothing was collected here yet ('lodemark collect', or --data for another folder)")
-    with pipeline.opened(data, operation, methodology, _now, simulated=None if looking else False) as ws:
+    with pipeline.opened(data, operation, methodology, _now, simulated=None if looking else False, environ=os.environ) as ws:
         yield ws
 
 

@@ -7,6 +7,7 @@ these files: ``lodemark`` reads them from the environment.
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import hashlib
 import tomllib
@@ -37,6 +38,8 @@ Frequency = Literal["daily", "weekly", "ten-day", "monthly", "annual"]
 Kind = Literal["price", "fx", "production", "other"]
 Audience = Literal["public", "internal"]
 Tier = Literal["transaction", "committed", "official", "assessment", "model"]
+System = Literal["CN8", "HTS10"]
+Leg = Literal["CN", "XCN", "WLD"]
 Right = Literal["store", "compute", "publish_value", "publish_derived", "forecast", "alert", "show_auditor"]
 
 _M = TypeVar("_M")
@@ -190,6 +193,23 @@ class Table(Settings):
     missing: tuple[str, ...] = ("",)
 
 
+class Customs(Settings):
+    """How a customs office's statistics are asked for, and what its values mean."""
+
+    system: System = Field(description="the tariff whose codes it counts by")
+    origin: Slug = Field(description="who imports: eu, us; figures of two origins are compared, never averaged")
+    title: str = Field(description="the origin in words: European Union")
+    currency: str = Field(pattern="^[A-Z]{3}$")
+    valuation: str = Field(description="what the value holds: cif at the border, customs value …")
+    china: str = Field(description="the publisher's code of the partner China")
+    since: str = Field(pattern=r"^\d{4}$", description="first year that is asked for")
+    key_environment: str = Field(default="", description="environment variable that holds the key; empty: keyless")
+    codes_per_request: int = Field(default=1, ge=1, le=500)
+    pause_seconds: float = Field(default=1.0, ge=0, description="between two requests")
+    again_after_hours: float = Field(default=20, ge=0, description="an open year is not asked again sooner")
+    way: Literal["api", "bulk"] = Field(default="api", description="single requests, or the monthly file of everything")
+
+
 class Source(Settings):
     """One publisher's documents: where, when, under which rights, and the series in them."""
 
@@ -217,7 +237,8 @@ class Source(Settings):
     editions: dict[str, dt.date] = Field(
         default={}, description="publication day per edition, where the file bears none"
     )
-    series: tuple[Series, ...]
+    customs: Customs | None = Field(default=None, description="customs statistics: cells by tariff code, no series")
+    series: tuple[Series, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -232,6 +253,8 @@ class Source(Settings):
         twice = {s.id for s in self.series if s.id in seen or seen.add(s.id)}  # type: ignore[func-returns-value]
         if twice:
             raise ValueError(f"series named twice: {', '.join(sorted(twice))}")
+        if self.series and self.customs:
+            raise ValueError("a source has either series or a table customs, not both")
         if self.schedule and not (self.url or self.landing):
             raise ValueError("a scheduled source needs a url (or a landing page with a link)")
         if not self.rights.store:
@@ -307,6 +330,80 @@ class Operation(Settings):
 
 
 # ---------------------------------------------------------------------------------- methodology
+
+Month = Annotated[str, Field(pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?$")]
+
+
+class Code(Settings):
+    """One tariff code over its life: what it counts, and how sure that is. A line of ``codes.csv``."""
+
+    system: System
+    code: str = Field(pattern=r"^\d{8}(\d\d)?$")
+    mineral: Slug
+    stage: Slug = Field(description="the product, as in the address of the indicator: metal, carbonate, apt …")
+    element: str = Field(default="", description="chemical symbol; empty: no single element, counted per product")
+    title: str
+    valid_from: Month = Field(default="", description="first month; empty: before all history that is asked for")
+    valid_to: Month = Field(default="", description="last month; empty: still valid")
+    units: tuple[str, ...] = Field(description="units that the publisher must show, in its order: KG, CKG, NO, T, PTG")
+    content: float | None = Field(default=None, gt=0, le=1, description="element's mass share of a gross kilogram")
+    content_source: str = ""
+    stem: str = Field(default="", description="codes that split or merged without remainder share a stem")
+    certainty: Literal["confirmed", "unconfirmed"]
+    note: str = ""
+    source: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> Code:
+        if len(self.code) != {"CN8": 8, "HTS10": 10}[self.system]:
+            raise ValueError(f"{self.system} codes have {8 if self.system == 'CN8' else 10} digits")
+        if self.content is not None and not self.element:
+            raise ValueError("content is the share of an element: name the element")
+        return self
+
+    @property
+    def line(self) -> str:
+        """What is one product over time: the stem, or the code itself."""
+        return self.stem or self.code
+
+    @property
+    def basis(self) -> Literal["contained", "product", "none"]:
+        """What the mass that is read counts: contained metal where the publisher gives it."""
+        if set(self.units) & {"CKG", "PTG", "PDG"}:
+            return "contained"
+        return "product" if set(self.units) & {"KG", "T"} else "none"
+
+    def valid(self, month: str) -> bool:
+        """Tell whether the code is in force in a month."""
+        return self.valid_from <= month and (not self.valid_to or month <= self.valid_to)
+
+
+class Trade(Settings):
+    """How customs cells become indicators. The rules are ours where no manual prescribes them."""
+
+    codes: str = Field(description="file of the tariff codes, beside this document")
+    window_months: int = Field(ge=1, description="months summed into one figure, labelled by the last")
+    reference_months: int = Field(ge=1, description="months before, whose median a unit value is judged against")
+    min_reference_months: int = Field(ge=1, description="fewest of them; below, the other origin is asked")
+    outlier_factor: float = Field(gt=1, description="a cell further than this factor from the reference is doubted")
+    corroboration: float = Field(gt=0, le=1, description="share of its move, as logarithm, that others must confirm")
+    persistence_months: int = Field(ge=2, description="a doubted level that stands this long is accepted")
+    min_months: int = Field(ge=1, description="months with trade in the window, or …")
+    min_cells: int = Field(ge=1, description="… cells in the window")
+    min_reported: float = Field(gt=0, le=1, description="share of the last year's value whose reporters must be in")
+    interval: int = Field(gt=0, lt=100, description="nominal coverage of the interval, per cent")
+    widest: float = Field(gt=1, description="no figure whose interval is wider than this factor")
+    min_kg: dict[str, float] = Field(description="least mass of a leg and month, by mineral/stage, mineral or default")
+    geks_window: int = Field(ge=3, description="months of a GEKS window")
+
+    @field_validator("min_kg")
+    @classmethod
+    def _has_default(cls, given: dict[str, float]) -> dict[str, float]:
+        return _with_every(("default",), given, "trade.min_kg")
+
+    def floor(self, mineral: str, stage: str) -> float:
+        """Least kilograms of one leg and month."""
+        return next(self.min_kg[k] for k in (f"{mineral}/{stage}", mineral, "default") if k in self.min_kg)
 
 
 class Market(Settings):
@@ -437,6 +534,9 @@ class Methodology(Settings):
     basis: Basis
     markets: tuple[Market, ...]
     baskets: dict[Slug, Basket]
+    trade: Trade | None = None
+    codes: tuple[Code, ...] = Field(default=(), exclude=True, repr=False, description="as the file of codes has them")
+    codes_raw: str = Field(default="", exclude=True, repr=False)
     sha256: str = ""
     raw: str = Field(default="", exclude=True, repr=False, description="the document itself, as read")
 
@@ -487,8 +587,41 @@ def load_methodology(folder: Path, on: dt.date | None = None) -> Methodology:
 
 def _methodology(path: Path) -> Methodology:
     raw = _read(path)
-    read = {"sha256": hashlib.sha256(raw).hexdigest(), "raw": raw.decode("utf-8", "replace")}
-    return _validated(path, lambda data: Methodology.model_validate({**data, **read}))
+    read: dict[str, Any] = {"sha256": hashlib.sha256(raw).hexdigest(), "raw": raw.decode("utf-8", "replace")}
+    made = _validated(path, lambda data: Methodology.model_validate({**data, **read}))
+    if made.trade is None:
+        return made
+    codes = path.parent / made.trade.codes
+    text = _read(codes).decode("utf-8")
+    return made.model_copy(update={"codes": load_codes(codes, text), "codes_raw": text})
+
+
+def load_codes(path: Path, text: str) -> tuple[Code, ...]:
+    """Read a file of tariff codes. Raises ConfigError that lists every mistake with its line."""
+    mistakes, out = [], []
+    seen: dict[tuple[str, str, str], int] = {}
+    per: dict[tuple[str, str], tuple[int, bool]] = {}
+    for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+        given: dict[str, Any] = {k: v for k, v in row.items() if v and k != "units"}
+        try:
+            code = Code.model_validate({**given, "units": tuple((row.get("units") or "").split())})
+        except ValidationError as error:
+            mistakes += [f"  line {number}:{line}" for line in _lines(error)]
+            continue
+        twin = seen.setdefault((code.system, code.code, code.valid_from), number)
+        if twin != number:
+            mistakes.append(f"  line {number}: {code.system} {code.code} stands in line {twin} already")
+        contained = bool(code.element and (code.content or code.basis == "contained"))
+        first, before = per.setdefault((code.mineral, code.stage), (number, contained))
+        if before != contained:
+            mistakes.append(
+                f"  line {number}: {code.mineral}/{code.stage} is counted per "
+                f"{'contained tonne' if contained else 'tonne of product'} here, otherwise in line {first}"
+            )
+        out.append(code)
+    if mistakes:
+        raise ConfigError(f"{path}: {_count(len(mistakes))}\n" + "\n".join(mistakes))
+    return tuple(out)
 
 
 def methodology_bytes(methodology: Methodology) -> bytes:

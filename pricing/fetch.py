@@ -71,6 +71,8 @@ class _Request:
     validators: dict[str, str]
     headers: dict[str, str]
     max_bytes: int
+    statuses: frozenset[int]
+    redirects: bool
 
 
 class Client:
@@ -111,16 +113,19 @@ class Client:
         last_modified: str = "",
         max_bytes: int,
         headers: Mapping[str, str] | None = None,
+        statuses: frozenset[int] = frozenset({200}),
+        redirects: bool = True,
     ) -> Answer:
         """Ask for a document, unless it is still the one with these validators.
 
         ``max_bytes`` limits both what travels and what it unpacks to. ``headers`` go to this
-        address's host only, never on to where it redirects. Raises FetchError (``permanent`` where
+        address's host only, never on to where it redirects; ``redirects=False`` follows none.
+        ``statuses`` are those whose body is an answer that somebody reads. Raises FetchError (``permanent`` where
         the next run would fail alike) and StoreError when the archive cannot take the answer.
         """
         limits = Limits(self._settings, time.monotonic() + self._settings.total_seconds)
         validators = {k: v for k, v in (("If-None-Match", etag), ("If-Modified-Since", last_modified)) if v}
-        request = _Request(url, validators, dict(headers or {}), max_bytes)
+        request = _Request(url, validators, dict(headers or {}), max_bytes, statuses, redirects)
         attempts = 0
         try:
             for attempt in self._attempts(limits):
@@ -160,7 +165,7 @@ class Client:
             with Session(limits) as session, _open(session, request, trail, limits) as response:
                 if response.status_code == 304 and request.validators:
                     return Answer(document=None, raw=None, not_modified=True)
-                if response.status_code != 200:
+                if response.status_code not in request.statuses:
                     raise _refusal(response, limits, self._now())
                 with explained(limits):
                     raw = _body(response, request.max_bytes)
@@ -214,6 +219,8 @@ def _open(session: Session, request: _Request, trail: list[str], limits: Limits)
                 yield response
                 return
             target = _target(url, response.headers.get("Location", ""))
+            if not request.redirects:
+                raise Failure(f"redirects to {shown(target)}, which is not followed", again=False)
         finally:
             response.close()
         if session.should_strip_auth(url, target):  # type: ignore[no-untyped-call]

@@ -24,9 +24,10 @@ import pandas as pd
 import structlog
 from apscheduler.triggers.cron import CronTrigger
 
-from pricing import __version__, documents, figures, keys, published, quality, releases, sources
+from pricing import __version__, customs, documents, figures, keys, published, quality, releases, sources
 from pricing.archive import Archive
-from pricing.config import Audience, Methodology, Operation, Source, canonical, methodology_bytes
+from pricing.config import Audience, Code, Methodology, Operation, Source, canonical, methodology_bytes
+from pricing.declarations import Declared
 from pricing.errors import FetchError, ParseError, PricingError, ReleaseError, StoreError
 from pricing.fetch import Answer, Client
 from pricing.quality import Finding
@@ -64,11 +65,18 @@ class Workspace:
     store: Store
     archive: Archive
     now: Callable[[], dt.datetime]
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    sleep: Callable[[float], None] = time.sleep
 
     @property
     def simulated(self) -> bool:
         """Whether this folder holds simulated prices."""
         return self.store.kind == "simulated"
+
+    def codes(self, source: Source) -> tuple[Code, ...]:
+        """Tariff codes that a customs source counts by."""
+        assert source.customs is not None
+        return tuple(c for c in self.methodology.codes if c.system == source.customs.system)
 
     def root(self, audience: Audience) -> Path:
         """Folder of one audience's releases."""
@@ -83,6 +91,7 @@ def opened(
     now: Callable[[], dt.datetime],
     *,
     simulated: bool | None = False,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Workspace]:
     """Open (or make) a data folder; ``simulated=None`` opens either kind, for looking only.
 
@@ -91,7 +100,7 @@ def opened(
     data.mkdir(parents=True, exist_ok=True)
     kind: Literal["live", "simulated"] | None = None if simulated is None else "simulated" if simulated else "live"
     with Store(data / "store.db", kind) as store:
-        yield Workspace(data, operation, methodology, store, Archive(data / "documents"), now)
+        yield Workspace(data, operation, methodology, store, Archive(data / "documents"), now, environ or {})
 
 
 @contextmanager
@@ -146,7 +155,8 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
     out = []
     for name in track(list(names), "collecting"):
         try:
-            outcome = _collect(ws, client, name, ws.operation.sources[name])
+            source = ws.operation.sources[name]
+            outcome = _visit_office(ws, client, name, source) if source.customs else _collect(ws, client, name, source)
         except PricingError as error:
             outcome = _missed(ws, name, str(error))
         except Exception as error:  # a fault of ours in one source must not keep the others from being collected
@@ -155,6 +165,22 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
         log.info("collected", source=name, outcome=outcome.outcome, message=outcome.message, **_counts(outcome.changes))
         out.append(outcome)
     return out
+
+
+def _visit_office(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
+    codes = ws.codes(source)
+    if not codes:
+        return Outcome(name, "skipped", "the methodology names no tariff code of this system")
+    office = customs.Office(
+        name, source, codes, ws.store, ws.archive, client, ws.environ, ws.now, ws.sleep, lambda: writing(ws.data)
+    )
+    visit = customs.collect(office)
+    trouble = visit.failed or visit.left
+    outcome = "failed" if trouble else "refused" if visit.refused else "new" if visit.new else "unchanged"
+    if trouble:
+        with writing(ws.data):
+            ws.store.add_findings(ws.now(), name, [Finding("fetch", "warning", str(visit))])
+    return Outcome(name, outcome, str(visit), vintage=ws.now(), changes=visit.changes)
 
 
 def _missed(ws: Workspace, name: str, message: str) -> Outcome:
@@ -232,6 +258,8 @@ def _read(
     document = ws.store.document(name, sha256)
     if document is None:
         raise StoreError(f"document {sha256} of {name} is not registered")
+    if source.customs:
+        return _read_cells(ws, name, source, document["id"], ws.archive.get(sha256) if raw is None else raw, at, where)
     register = _register(name, source)
     if ws.store.is_current(document["id"], register, at):
         return Outcome(name, "unchanged", vintage=at)
@@ -265,6 +293,28 @@ def _read(
         held=doubtful,
     )
     return Outcome(name, "new", "; ".join(f.message for f in older), vintage=at, changes=changes)
+
+
+def _read_cells(
+    ws: Workspace, name: str, source: Source, document: int, raw: bytes, at: dt.datetime, where: str
+) -> Outcome:
+    """Parse one kept file of customs cells and store what it says."""
+    try:
+        declared = _declared(ws, name, source, raw)
+    except ParseError as error:
+        message = f"{where}: {error}"
+        ws.store.add_findings(at, name, [Finding("layout", "error", message)], document)
+        return Outcome(name, "refused", message)
+    changes = customs.keep(ws.store, name, source, ws.codes(source), document, at, declared, where)
+    left_out = ", ".join(f"{n} {rule}" for rule, n in sorted(declared.left_out.items()))
+    same = not (changes.new or changes.revised or changes.withdrawn)
+    message = f"left out: {left_out}" if left_out else ""
+    return Outcome(name, "unchanged" if same else "new", message, vintage=at, changes=changes)
+
+
+def _declared(ws: Workspace, name: str, source: Source, raw: bytes) -> Declared:
+    declared: Declared = sources.load(name, source).declarations(raw, ws.codes(source), source)
+    return declared
 
 
 def _without_older(
@@ -342,12 +392,21 @@ def load_files(
     for path in track(list(files), "reading"):
         try:
             raw = path.read_bytes()
-            series = _series_of(source, path.name)
-            if not series:
-                out.append(Outcome(name, "skipped", "no series is read from a file of this name", path.name))
-                continue
-            parsed = sources.parse(name, source, raw, series)
-            when = _end_of(parsed.published or stamp or _last_day(parsed.observations)) if replay else ws.now()
+            if source.customs:
+                learnt = _declared(ws, name, source, raw).published or stamp
+                if replay and learnt is None:
+                    raise ParseError(
+                        "bears no stamp, and customs months are known only weeks later: name the day it appeared "
+                        "with --published"
+                    )
+            else:
+                series = _series_of(source, path.name)
+                if not series:
+                    out.append(Outcome(name, "skipped", "no series is read from a file of this name", path.name))
+                    continue
+                parsed = sources.parse(name, source, raw, series)
+                learnt = parsed.published or stamp or _last_day(parsed.observations)
+            when = _end_of(learnt) if replay and learnt else ws.now()
             if when > ws.now():
                 raise ParseError(
                     f"its day, {when.date()}, is not over: `lodemark collect {name} {path.name}` loads it as learnt now"

@@ -133,7 +133,7 @@ class Scheduler:
         self._jobs.add_job(call, trigger, args=args, id=name, name=name, replace_existing=True)
 
     def _opened(self) -> Any:
-        return pipeline.opened(self._data, self._operation, self._methodology, self._now)
+        return pipeline.opened(self._data, self._operation, self._methodology, self._now, environ=self._environ)
 
     def _collect(self, name: str, release_first: bool = True) -> None:
         """Collect one source; where nothing was ever released, make the first release of what it brought."""

@@ -45,6 +45,25 @@ def m001_initial(db: sqlite_utils.Database) -> None:
             db.execute(statement)
 
 
+@migrations()
+def m002_customs(db: sqlite_utils.Database) -> None:
+    """Cells of customs statistics: value and mass of one code, reporter and partner, by month and vintage."""
+    for statement in _CUSTOMS.split(";"):
+        db.execute(statement)
+
+
+_CUSTOMS = """
+CREATE TABLE cell (
+    id INTEGER PRIMARY KEY, source TEXT NOT NULL, code TEXT NOT NULL, reporter TEXT NOT NULL, partner TEXT NOT NULL,
+    UNIQUE (source, code, reporter, partner)) STRICT;
+CREATE TABLE declaration (
+    cell INTEGER NOT NULL REFERENCES cell (id), period TEXT NOT NULL, vintage INTEGER NOT NULL, value REAL, kg REAL,
+    status TEXT NOT NULL, document INTEGER NOT NULL, PRIMARY KEY (cell, period, vintage)) STRICT, WITHOUT ROWID;
+CREATE TABLE partner (
+    source TEXT NOT NULL, code TEXT NOT NULL, name TEXT NOT NULL,
+    PRIMARY KEY (source, code)) STRICT, WITHOUT ROWID
+"""
+
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE document (
@@ -379,7 +398,7 @@ class Store:
                 [(at, decimals[i], i) for i in ids.values()],
             )
             gone = self._discontinue(absent, at, ids)
-            self._add_findings(at, source, document, [*findings, *gone])
+            self.note_findings(at, source, document, [*findings, *gone])
             self._conn.execute(
                 "INSERT INTO parsed SELECT id, ?, ?, url, ?, ?, ?, ? FROM document WHERE id = ?",
                 (register, at, str(published) if published else None, *counts[:3], document),
@@ -454,7 +473,7 @@ class Store:
     ) -> None:
         """Store findings outside the reading of a document: a visit that failed, a layout refused."""
         with self.writing():
-            self._add_findings(micros(vintage), source, document, findings)
+            self.note_findings(micros(vintage), source, document, findings)
 
     def findings(self, as_of: dt.datetime | None = None) -> list[dict[str, Any]]:
         """Findings known at ``as_of``, oldest first."""
@@ -558,14 +577,18 @@ class Store:
         known = dict(self._conn.execute("SELECT name, id FROM series").fetchall())
         return {name: known[name] for name in wanted}
 
-    def _ordered(self, at: int, ids: Mapping[str, int]) -> int:
-        """Return the vintage itself, or the next free microsecond after a document of the same instant."""
+    def check_open(self, at: int) -> None:
+        """Check that no release was made at or after a vintage. Raises StoreError."""
         last = self._conn.execute("SELECT max(vintage), max(number) FROM release").fetchone()
         if last[0] is not None and at <= last[0]:
             raise StoreError(
                 f"vintage {iso(instant(at))} is not after release {last[1]} ({iso(instant(last[0]))}): what was not "
                 "known then cannot be learnt then; load the file as learnt now with 'lodemark collect SOURCE FILE'"
             )
+
+    def _ordered(self, at: int, ids: Mapping[str, int]) -> int:
+        """Return the vintage itself, or the next free microsecond after a document of the same instant."""
+        self.check_open(at)
         latest = dict(self._conn.execute("SELECT id, last_vintage FROM series").fetchall())
         for name, series in ids.items():
             newest = latest[series] or 0
@@ -633,7 +656,8 @@ class Store:
                 )
         return gone
 
-    def _add_findings(self, at: int, source: str, document: int | None, findings: Iterable[Finding]) -> None:
+    def note_findings(self, at: int, source: str, document: int | None, findings: Iterable[Finding]) -> None:
+        """Add findings inside a transaction that is open."""
         self._conn.executemany(
             'INSERT INTO finding (vintage, source, document, "check", severity, series, period, message, evidence)'
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

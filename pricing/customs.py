@@ -1,0 +1,313 @@
+"""Collects customs statistics: many small questions, each kept, none asked twice.
+
+What has been had stands in the store's visits, one per question, so a collection that is cut short goes
+on where it stopped. The clock, the pauses and the key come in from outside.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import ModuleType
+from urllib.parse import quote, urljoin
+
+import orjson
+
+from pricing import cells
+from pricing.archive import Archive
+from pricing.config import Code, Customs, Source
+from pricing.declarations import Declared, Reply, Request, Scope, frame
+from pricing.errors import FetchError, ParseError
+from pricing.fetch import Answer, Client
+from pricing.quality import Finding
+from pricing.sources import load
+from pricing.store import Changes, Store
+
+READ = frozenset({200, 202, 204, 400, 404, 413})  # these publishers explain themselves in the body
+TRIES = 4  # of one question in one visit
+SILENT = 5  # failures in a row, after which the publisher is left alone until the next visit
+POLLS = 60
+FIRST_POLL, LONGEST_POLL = 2.0, 30.0  # seconds
+
+
+@dataclass(frozen=True)
+class Office:
+    """One customs source with all that its collection needs.
+
+    Attributes
+    ----------
+    codes : sequence of Code
+        Those of the source's tariff.
+    writing : callable
+        Holds the data folder for one writer.
+    sleep : callable
+        Waits so many seconds.
+    """
+
+    name: str
+    source: Source
+    codes: Sequence[Code]
+    store: Store
+    archive: Archive
+    client: Client
+    environ: Mapping[str, str]
+    now: Callable[[], dt.datetime]
+    sleep: Callable[[float], None]
+    writing: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def module(self) -> ModuleType:
+        """The parser and planner of this publisher."""
+        return load(self.name, self.source)
+
+
+@dataclass
+class Visit:
+    """What one visit brought, in numbers."""
+
+    asked: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    failed: int = 0
+    new: int = 0
+    revised: int = 0
+    withdrawn: int = 0
+    left: int = 0
+    why: str = ""
+
+    @property
+    def changes(self) -> Changes:
+        """Cells, as counted by the store."""
+        return Changes(self.new, self.revised, self.withdrawn)
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        text = f"{self.asked} answers, {self.unchanged} of them as before"
+        for n, what in ((self.refused, "refused"), (self.failed, "failed"), (self.left, "left for the next visit")):
+            text += f", {n} {what}" if n else ""
+        return text + (f": {self.why}" if self.why else "")
+
+
+class WrongKeyError(FetchError):
+    """The publisher does not know our key: no question will be answered."""
+
+
+def collect(office: Office) -> Visit:
+    """Ask everything that is due; what fails is tried again later, and then left for the next visit.
+
+    Raises
+    ------
+    FetchError
+        When the key is missing or refused.
+    """
+    _key(office)
+    visit = Visit()
+    due = deque((request, 1) for request in office.module.requests(*_planning(office)))
+    silent = 0
+    while due:
+        request, attempt = due.popleft()
+        if visit.asked + silent:
+            office.sleep(_customs(office).pause_seconds)
+        try:
+            _ask(office, request, visit)
+            silent = 0
+        except WrongKeyError:
+            raise
+        except FetchError as error:
+            silent += 1
+            visit.why = str(error)
+            if attempt < TRIES and silent < SILENT:
+                due.append((request, attempt + 1))
+                continue
+            with office.writing():
+                office.store.record_visit(office.name, request.url, office.now(), "failed", str(error))
+            visit.failed += 1
+            if silent >= SILENT:
+                visit.left = len(due)
+                break
+    return visit
+
+
+def _customs(office: Office) -> Customs:
+    assert office.source.customs is not None
+    return office.source.customs
+
+
+def _planning(office: Office) -> tuple[Source, Sequence[Code], dict[str, dt.datetime], dt.datetime]:
+    done = {
+        v["url"]: dt.datetime.fromisoformat(v["succeeded_at"])
+        for v in office.store.visits()
+        if v["source"] == office.name and v["outcome"] in ("new", "unchanged")
+    }
+    return office.source, office.codes, done, office.now()
+
+
+def _key(office: Office) -> str:
+    variable = _customs(office).key_environment
+    key = office.environ.get(variable, "").strip() if variable else ""
+    if variable and not key:
+        raise WrongKeyError(
+            f"needs a key: set the environment variable {variable} (the publisher gives keys free of charge)",
+            permanent=True,
+        )
+    return key
+
+
+def _ask(office: Office, request: Request, visit: Visit) -> None:
+    """Ask one question, in halves where the answer would be too big, and store what it brings."""
+    reply, answer = _answer(office, request)
+    if reply.kind == "too-big":
+        halves = office.module.halves(request, office.source)
+        if halves is None:
+            raise FetchError(f"{request.url}: too big, and cannot be halved: {reply.message}", permanent=True)
+        _, _, done, now = _planning(office)
+        fresh = now - dt.timedelta(hours=_customs(office).again_after_hours)
+        for half in halves:
+            if done.get(half.url, fresh) <= fresh:
+                office.sleep(_customs(office).pause_seconds)
+                _ask(office, half, visit)
+        with office.writing():
+            office.store.record_visit(office.name, request.url, office.now(), "unchanged", "had in halves")
+        return
+    visit.asked += 1
+    with office.writing():
+        _keep(office, request, reply, answer, visit)
+
+
+def _answer(office: Office, request: Request) -> tuple[Reply, Answer]:
+    """Send a question and wait until a queued answer is there. Raises FetchError for a fault."""
+    before = office.store.visit(office.name, request.url)
+    answer = _get(office, request.url, before)
+    if answer.not_modified:
+        return Reply("data"), answer
+    reply = _understood(office, answer)
+    wait = FIRST_POLL
+    for _ in range(POLLS):
+        if reply.kind not in ("queued", "ready"):
+            break
+        if reply.kind == "queued":
+            office.sleep(wait)
+            wait = min(2 * wait, LONGEST_POLL)
+        answer = _get(office, urljoin(office.source.url, reply.poll))
+        reply = _understood(office, answer)
+    if reply.kind == "wrong-key":
+        raise WrongKeyError(f"{request.url}: {reply.message}", permanent=True)
+    if reply.kind in ("fault", "queued", "ready"):
+        raise FetchError(f"{request.url}: {reply.message or 'still queued'}", permanent=False)
+    return reply, answer
+
+
+def _get(office: Office, url: str, before: Mapping[str, str] | None = None) -> Answer:
+    key = _key(office)
+    separator = "&" if "?" in url else "?"
+    return office.client.get(
+        f"{url}{separator}key={quote(key)}" if key else url,
+        etag=before["etag"] if before else "",
+        last_modified=before["last_modified"] if before else "",
+        max_bytes=office.source.max_bytes,
+        statuses=READ,
+        redirects=not key,  # a key travels to one host only, and a missing one is answered by a redirect to a page
+    )
+
+
+def _understood(office: Office, answer: Answer) -> Reply:
+    assert answer.raw is not None and answer.document is not None
+    if answer.document.http_status == 204:
+        return Reply("empty")
+    reply: Reply = office.module.understood(answer.raw)
+    if reply.kind == "data" and answer.document.http_status != 200:
+        return Reply("fault", f"data with HTTP {answer.document.http_status}")
+    return reply
+
+
+def _keep(office: Office, request: Request, reply: Reply, answer: Answer, visit: Visit) -> None:
+    """Store one answer; the archive has its bytes already."""
+    at = office.now()
+    if answer.not_modified or answer.document is None or answer.raw is None:
+        visit.unchanged += 1
+        office.store.record_visit(office.name, request.url, at, "unchanged")
+        return
+    made = answer.document
+    document = office.store.add_document(
+        office.name,
+        made.sha256,
+        url=request.url,
+        retrieved_at=made.retrieved_at,
+        size=made.size,
+        http_status=made.http_status,
+        content_type=made.content_type,
+        etag=made.etag,
+        last_modified=made.last_modified,
+    )
+    try:
+        if reply.kind == "empty":
+            declared = Declared(frame([]), request.scope)
+        else:
+            declared = office.module.declarations(answer.raw, office.codes, office.source)
+        changes = keep(
+            office.store, office.name, office.source, office.codes, document, at, declared, request.url, request.scope
+        )
+    except ParseError as error:
+        visit.refused += 1
+        visit.why = f"{request.url}: {error}"
+        office.store.add_findings(at, office.name, [Finding("layout", "error", visit.why)], document)
+        office.store.record_visit(office.name, request.url, at, "refused", visit.why)
+        return
+    visit.new += changes.new
+    visit.revised += changes.revised
+    visit.withdrawn += changes.withdrawn
+    same = not (changes.new or changes.revised or changes.withdrawn)
+    visit.unchanged += same
+    seen = {"etag": made.etag, "last_modified": made.last_modified, "sha256": made.sha256}
+    office.store.record_visit(office.name, request.url, at, "unchanged" if same else "new", **seen)
+
+
+def keep(
+    store: Store,
+    name: str,
+    source: Source,
+    codes: Sequence[Code],
+    document: int,
+    at: dt.datetime,
+    declared: Declared,
+    url: str,
+    scope: Scope | None = None,
+) -> Changes:
+    """Store what a document declares, apart from months that have not come.
+
+    Parameters
+    ----------
+    scope : Scope or None
+        What the question asked for; None: what the document says of itself.
+    """
+    later = declared.cells["period"] > at.strftime("%Y-%m")
+    if later.any():
+        last = declared.cells["period"].max()
+        message = f"{int(later.sum())} cells of months that have not come, the last {last}: held back"
+        finding = Finding("period-to-come", "error", message)
+        declared = replace(declared, cells=declared.cells[~later], findings=(*declared.findings, finding))
+    return cells.append(
+        store,
+        document,
+        name,
+        at,
+        declared,
+        url=url,
+        register=register(name, source, codes),
+        scope=scope or declared.scope,
+    )
+
+
+def register(name: str, source: Source, codes: Sequence[Code]) -> str:
+    """Hash of everything that the reading of a source's documents depends on."""
+    module = load(name, source)
+    facts = {
+        "parser": module.__name__,
+        "version": getattr(module, "VERSION", 1),
+        "codes": [(c.code, c.units, c.valid_from, c.valid_to) for c in codes],
+    }
+    return hashlib.sha256(orjson.dumps(facts)).hexdigest()

@@ -1,0 +1,127 @@
+"""What a release says: figures into finished JSON documents, for one audience.
+
+Pure: the same figures give the same bytes. No wall clock, host name or state of a fetch enters.
+Current documents name their release; the yearly parts of a history name none, so that a year in
+which nothing changed is the same file in every release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pricing.config import Series
+from pricing.documents import form
+from pricing.documents.edition import NOTE, RECENT, Edition, Kept
+from pricing.documents.indices import index_files, index_rows
+from pricing.documents.prices import market_files, price_rows
+from pricing.figures import Figures
+from pricing.published import Row
+from pricing.releases import canonical
+
+__all__ = ["NOTE", "RECENT", "Documents", "Edition", "Kept", "build"]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The files of a release, the fingerprints of its yearly parts, and the rows that may be queried."""
+
+    files: dict[str, bytes]
+    fingerprints: dict[str, str]
+    rows: list[Row]
+
+
+def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, Any]) -> Documents:
+    """Write every document of a release.
+
+    Parameters
+    ----------
+    edition : Edition
+    figures : Figures
+    kept : callable
+        Offers the bytes of an unchanged yearly part, so that only what changed is written anew.
+    sources : mapping of source to facts from the store
+        ``series, observations, first_period, last_period, last_vintage`` of each source.
+    """
+    files: dict[str, bytes] = {}
+    prints: dict[str, str] = {}
+    rows: list[Row] = []
+    price_list, index_list = [], []
+    for key, market in figures.prices.items():
+        price_list.append(market_files(edition, key, market, kept, files, prints))
+        rows += price_rows(key, market)
+    for name, basket in figures.baskets.items():
+        rule = edition.methodology.baskets[name]
+        index_list.append(index_files(edition, name, rule, basket, figures, kept, files, prints))
+        rows += index_rows(name, rule, basket)
+    files["prices.json"] = canonical(
+        {
+            "meta": edition.meta("prices", form.all_sources(price_list)),
+            "prices": price_list,
+            "unpriced": [m.key for m in edition.methodology.markets if m.key not in figures.prices],
+        }
+    )
+    files["indices.json"] = canonical(
+        {"meta": edition.meta("indices", form.all_sources(index_list)), "indices": index_list}
+    )
+    files["sources.json"] = canonical(_sources(edition, sources, figures.left_out))
+    files["methodology.json"] = canonical(
+        {"meta": edition.meta("methodology"), "methodology": edition.methodology.model_dump(mode="json")}
+    )
+    files["root.json"] = canonical(_root(edition, price_list, index_list))
+    return Documents(files, prints, rows)
+
+
+def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str, Any]]) -> dict[str, Any]:
+    publish = edition.operation.publish
+    return {
+        "meta": edition.meta("root"),
+        "title": publish.title,
+        "contact": publish.contact,
+        "links": {
+            "indices": "/v1/indices",
+            "prices": "/v1/prices",
+            "releases": "/v1/releases",
+            "methodology": "/v1/methodology",
+            "sources": "/v1/sources",
+            "status": "/v1/status",
+            "keys": "/.well-known/jwks.json",
+        },
+        "indices": [
+            {"id": i["id"], "title": i["title"], "published": i["published"], "href": i["href"]} for i in indices
+        ],
+        "prices": [{"id": p["id"], "unit": p["unit"], "href": p["href"]} for p in prices],
+    }
+
+
+def _sources(edition: Edition, facts: Mapping[str, Any], left_out: Mapping[str, str]) -> dict[str, Any]:
+    """The register of sources: terms of all; figures about the data only of those this audience may see."""
+    out = []
+    for name, source in edition.operation.sources.items():
+        used = [s for s in source.series if s.id in edition.eligible.series]
+        row: dict[str, Any] = {
+            "id": name,
+            "title": source.title,
+            "publisher": source.publisher,
+            "terms": source.terms,
+            "terms_read": source.terms_read.isoformat(),
+            "licence": source.licence,
+            "letter": source.letter or None,
+            "attribution": source.attribution,
+            "rights": source.rights.model_dump(),
+            "untested": source.untested or None,
+            "used_in_this_release": bool(used),
+        }
+        if used:
+            row["url"] = source.url or None
+            row["data"] = facts.get(name)
+            row["series"] = [_series_facts(s, edition) for s in used]
+        row["left_out"] = [{"series": s.id, "reason": left_out[s.id]} for s in used if s.id in left_out]
+        row["quarantined"] = [{"series": s.id, "reason": s.quarantined} for s in source.series if s.quarantined]
+        out.append(row)
+    return {"meta": edition.meta("sources"), "sources": out}
+
+
+def _series_facts(series: Series, edition: Edition) -> dict[str, Any]:
+    return series.model_dump(mode="json", exclude_defaults=True) | {"shown": series.id not in edition.eligible.closed}

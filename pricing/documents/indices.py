@@ -1,0 +1,223 @@
+"""Documents of indices: the current one of each, and its history by year."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+
+from pricing.config import Basket
+from pricing.documents import form
+from pricing.documents.edition import RECENT, Edition, Kept
+from pricing.documents.prices import market_sources
+from pricing.figures import BasketFigures, Figures
+from pricing.index import Index
+from pricing.published import Row
+from pricing.releases import canonical
+
+
+def index_files(
+    edition: Edition,
+    name: str,
+    rule: Basket,
+    basket: BasketFigures,
+    figures: Figures,
+    kept: Kept,
+    files: dict[str, bytes],
+    prints: dict[str, str],
+) -> dict[str, Any]:
+    """Write the documents of one index; return its line in the list of indices."""
+    sources = _basket_sources(edition, rule, basket, figures)
+    members = [figures.prices[part.key] for part in rule.constituents if part.key in figures.prices]
+    recent, history, latest = {}, {}, {}
+    for frequency, index in basket.indices.items():
+        values = _index_values(index, rule.rounding)
+        for year, positions in form.years(index.frame.index):
+            file = f"indices/{name}/{frequency}/{year}.json"
+            meta = {"id": f"{name}/{frequency}/{year}", **edition.part_meta(sources)}
+            prints[file] = _index_fingerprint(index, values, meta, positions)
+            files[file] = kept(file, prints[file]) or canonical(
+                {
+                    "meta": meta,
+                    "unit": _index_unit(rule),
+                    "frequency": frequency,
+                    "year": year,
+                    "values": [values[t] | moved for t, moved in zip(positions, _moved(index, positions), strict=True)],
+                }
+            )
+        recent[frequency] = values[-RECENT[frequency] :]
+        history[frequency] = form.history(f"/v1/indices/{name}", frequency, index.frame.index)
+        latest[frequency] = form.aged(edition, _latest_index(index, rule.rounding), members)
+    statement = _statement(rule, basket)
+    document = {
+        "meta": edition.meta(name, sources),
+        "title": rule.title,
+        "published": not basket.withheld,
+        "withheld": basket.withheld or None,
+        "unit": _index_unit(rule),
+        "base_period": rule.base_period,
+        "formula": "capped fixed basket (Lowe type), linked each year on the mean of the link month",
+        "cap": rule.cap,
+        "link_month": rule.link_month,
+        "coverage": basket.coverage | {"statement": statement},
+        "weights": _weights(edition, basket),
+        "latest": latest,
+        "contributions": {f: _moved(i, range(len(i.frame) - 1, len(i.frame)))[0] for f, i in basket.indices.items()},
+        "values": recent,
+        "history": history,
+    }
+    files[f"indices/{name}.json"] = canonical(document)
+    return {
+        "id": name,
+        "title": rule.title,
+        "unit": document["unit"],
+        "decimals": rule.rounding,
+        "published": document["published"],
+        "withheld": document["withheld"],
+        "latest": latest,
+        "coverage": document["coverage"],
+        "sources": sorted(sources),
+        "href": f"/v1/indices/{name}",
+    }
+
+
+def _latest_index(index: Index, rounding: int) -> dict[str, Any] | None:
+    given = index.frame[index.frame["unrounded"].notna()]
+    if given.empty:
+        return None
+    last = given.iloc[-1]
+    return {
+        "period": given.index[-1],
+        "value": round(float(last["unrounded"]), rounding),
+        "unrounded": float(last["unrounded"]),
+        "status": last["status"],
+        "change": form.change(given["unrounded"]),
+    }
+
+
+def _index_unit(rule: Basket) -> str:
+    return f"index, {rule.base_period} = 100"
+
+
+def _index_values(index: Index, rounding: int) -> list[dict[str, Any]]:
+    frame = index.frame
+    numbers = form.numbers(frame["unrounded"])
+    return [
+        {
+            "period": period,
+            "value": None if u is None else round(u, rounding),
+            "unrounded": u,
+            "status": status,
+            "covered": covered,
+            "link": link,
+        }
+        for period, u, status, covered, link in zip(
+            frame.index.tolist(),
+            numbers,
+            frame["status"].tolist(),
+            form.numbers(frame["covered"]),
+            frame["link"].tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _moved(index: Index, positions: range) -> list[dict[str, Any]]:
+    """What moved the index in each period: points and weight of each market; imputed markets by name."""
+    names = [str(c) for c in index.contributions.columns]
+    rows = slice(positions.start, positions.stop)
+    points = index.contributions.to_numpy()[rows].tolist()
+    weights = index.weights.to_numpy()[rows].tolist()
+    imputed = index.imputed.to_numpy()[rows].tolist()
+    return [
+        {
+            "moved_by": {
+                name: {"points": p, "weight": w} for name, p, w in zip(names, ps, [*ws, 0.0], strict=True) if p or w
+            },
+            "imputed": [name for name, mark in zip(names, marks, strict=False) if mark],
+        }
+        for ps, ws, marks in zip(points, weights, imputed, strict=True)
+    ]
+
+
+def _index_fingerprint(index: Index, values: list[dict[str, Any]], meta: dict[str, Any], positions: range) -> str:
+    """Hash of everything that the values of some periods are made from."""
+    rows = slice(positions.start, positions.stop)
+    digest = hashlib.sha256(orjson.dumps([meta, values[rows], list(index.contributions.columns)]))
+    for table in (index.contributions, index.weights, index.imputed):
+        digest.update(np.ascontiguousarray(table.to_numpy()[rows]).tobytes())
+    return digest.hexdigest()
+
+
+def _weights(edition: Edition, basket: BasketFigures) -> list[dict[str, Any]]:
+    links = next(iter(basket.indices.values())).links if basket.indices else ()
+    source_of = edition.source_of
+    out = []
+    for link in links:
+        out.append(
+            {
+                "link": link.month,
+                "known_before_link": max(w.production_vintage for w in basket.weights[link.month])
+                <= form.month_end(link.month),
+                "markets": [
+                    {
+                        "market": w.market,
+                        "share": link.shares[w.market],
+                        "uncapped": link.uncapped[w.market],
+                        "tonnes": w.tonnes,
+                        "production": {
+                            "series": w.production_series,
+                            "source": source_of[w.production_series],
+                            "period": w.production_period,
+                            "vintage": form.instant_text(w.production_vintage),
+                        },
+                        "price_usd_per_t": w.price,
+                        "price_year": w.price_year,
+                    }
+                    for w in basket.weights[link.month]
+                ],
+            }
+        )
+    return out
+
+
+def _basket_sources(edition: Edition, rule: Basket, basket: BasketFigures, figures: Figures) -> set[str]:
+    if basket.withheld:
+        return set()
+    sources: set[str] = set()
+    for part in rule.constituents:
+        if part.key in figures.prices:
+            sources |= market_sources(edition, figures.prices[part.key])
+    known = edition.source_of
+    return sources | {known[p.production] for p in rule.constituents if p.production in known}
+
+
+def _statement(rule: Basket, basket: BasketFigures) -> str:
+    """Say in plain words what an index covers and what it does not."""
+    c = basket.coverage
+    if c["priced"] == c["listed"]:
+        text = f"All {c['listed']} listed markets have an own price."
+    else:
+        text = f"{c['priced']} of {c['listed']} listed markets have an own price"
+        if c["weight"] is not None:
+            known = "" if c["weighed"] == c["listed"] else f" of those {c['weighed']} that can be weighed"
+            text += f", with {c['weight']:.0%} of the weight{known}"
+        text += "."
+    if c["missing"]:
+        text += f" Without a price: {', '.join(c['missing'])}."
+    if basket.withheld:
+        text += f" Not published: {basket.withheld}."
+    return text
+
+
+def index_rows(name: str, rule: Basket, basket: BasketFigures) -> Iterator[Row]:
+    """Yield the rows of an index that may be queried."""
+    for frequency, index in basket.indices.items():
+        given = index.frame[index.frame["unrounded"].notna()]
+        columns = (given.index.tolist(), given["unrounded"].tolist(), given["status"].tolist())
+        for period, unrounded, status in zip(*columns, strict=True):
+            value = round(unrounded, rule.rounding)
+            yield Row("index", name, frequency, _index_unit(rule), period, value, unrounded, status, None)

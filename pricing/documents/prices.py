@@ -1,0 +1,260 @@
+"""Documents of reference prices: the current one of each market, and its records by year."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+
+from pricing import units
+from pricing.config import Market
+from pricing.documents import form
+from pricing.documents.edition import RECENT, Edition, Kept
+from pricing.figures import FREQUENCIES, MarketPrices
+from pricing.published import Row
+from pricing.reference import Prices
+from pricing.releases import canonical
+
+
+def market_files(
+    edition: Edition, key: str, market: MarketPrices, kept: Kept, files: dict[str, bytes], prints: dict[str, str]
+) -> dict[str, Any]:
+    """Write the documents of one market; return its line in the list of prices."""
+    sources = sorted(market_sources(edition, market))
+    history: dict[str, list[dict[str, str]]] = {}
+    recent: dict[str, list[dict[str, Any]]] = {}
+    for frequency in FREQUENCIES:
+        frame = market.frame(frequency)
+        if frame.empty:
+            continue
+        records = _Records(edition, market, frequency)
+        for year, positions in form.years(frame.index):
+            name = f"prices/{key}/{frequency}/{year}.json"
+            prints[name] = records.fingerprint(positions)
+            files[name] = kept(name, prints[name]) or canonical(
+                {
+                    "meta": {"id": f"{key}/{frequency}/{year}", **edition.part_meta(sources)},
+                    "market": _market_facts(market.market),
+                    "frequency": frequency,
+                    "year": year,
+                    "determinations": [records.record(t) for t in positions],
+                }
+            )
+        history[frequency] = form.history(f"/v1/prices/{key}", frequency, frame.index)
+        recent[frequency] = [records.value(t) for t in range(max(0, len(frame) - RECENT[frequency]), len(frame))]
+    latest = {f: form.aged(edition, form.latest(market.frame(f)), [market]) for f in recent}
+    files[f"prices/{key}.json"] = canonical(
+        {
+            "meta": edition.meta(key, sources),
+            "market": _market_facts(market.market),
+            "contributors": _contributors(edition, market),
+            "latest": latest,
+            "values": recent,
+            "history": history,
+        }
+    )
+    return {
+        "id": key,
+        "title": market.market.title or key,
+        "unit": market.market.unit,
+        "decimals": market.market.rounding,
+        "latest": latest,
+        "sources": sources,
+        "href": f"/v1/prices/{key}",
+    }
+
+
+class _Records:
+    """Values and determination records of one market at one frequency, by position in its frame."""
+
+    def __init__(self, edition: Edition, market: MarketPrices, frequency: str) -> None:
+        self._edition, self._market, self._frequency = edition, market, frequency
+        self._frame = market.frame(frequency)
+        self._made = market.made(frequency)
+        self._periods: list[str] = self._frame.index.tolist()
+        made_at = self._made.frame.index if self._made is not None else self._frame.index[:0]
+        self._at: list[int] = made_at.get_indexer(self._frame.index).tolist()
+        columns = ("unrounded", "value", "low", "high", "mean", "spread", "largest_weight")
+        self._numbers = {c: form.numbers(self._frame[c]) for c in columns}
+        self._words = {c: self._frame[c].tolist() for c in ("status", "type", "grade", "origins")}
+        self._extra = {c: form.numbers(self._frame[c]) for c in ("days", "weekdays") if c in self._frame}
+        self._head = self._heads(edition, self._made) if self._made is not None else []
+        self._sources = sorted(market_sources(edition, market))
+        if self._made is not None:
+            q = self._made.quotes
+            self._value, self._usd, self._fx, self._vat = (
+                t.to_numpy(dtype="float64") for t in (q.value, q.usd_per_t, q.fx, q.vat)
+            )
+            self._fx_period, self._status = q.fx_period.to_numpy(), q.status.to_numpy()
+            is_closed = np.array([s.id in q.closed for s in q.series] + [False])
+            self._closed: list[bool] = np.logical_or.reduce(is_closed[self._made.chosen], axis=1).tolist()
+
+    def _heads(self, edition: Edition, made: Prices) -> list[dict[str, Any]]:
+        source_of = edition.source_of
+        return [
+            {"series": s.id, "origin": s.origin, "source": source_of[s.id], "tier": s.tier, "unit": s.unit}
+            for s in made.quotes.series
+        ]
+
+    def value(self, t: int) -> dict[str, Any]:
+        """The figure of one period, without what made it."""
+        return {
+            "period": self._periods[t],
+            "value": self._numbers["value"][t],
+            "unrounded": self._numbers["unrounded"][t],
+            "status": self._words["status"][t],
+            "grade": form.text(self._words["grade"][t]),
+            "type": self._words["type"][t],
+        }
+
+    def record(self, t: int) -> dict[str, Any]:
+        """The determination record of one period."""
+        out = self.value(t)
+        out["origins"] = int(self._words["origins"][t])
+        if self._words["type"][t] in ("mean-of-days", "mean-of-ten-days"):
+            ten_day = self._words["type"][t] == "mean-of-ten-days"
+            parts = ("ten_day_periods", "of") if ten_day else ("days", "weekdays")
+            from_records = f"{'ten-day' if ten_day else 'daily'}/{self._periods[t][:4]}"
+            out |= {
+                parts[0]: int(self._extra["days"][t] or 0),
+                parts[1]: int(self._extra["weekdays"][t] or 0),
+                "records": f"/v1/prices/{self._market.market.key}/{from_records}",
+            }
+            return out
+        out |= {
+            "range": {
+                "low": self._numbers["low"][t],
+                "high": self._numbers["high"][t],
+                "mean": self._numbers["mean"][t],
+            },
+            "spread": self._numbers["spread"][t],
+            "largest_weight": self._numbers["largest_weight"][t],
+            **self._inputs(self._at[t]),
+        }
+        if self._closed[self._at[t]]:
+            # With the open values and the price, a closed one could be solved for.
+            out["range"] = out["spread"] = None
+        return out
+
+    def _inputs(self, at: int) -> dict[str, Any]:
+        """Contributors of one period, those that made the price and those that did not, with the rule."""
+        made = self._made
+        assert made is not None
+        hidden = self._closed[at]
+        rows, out_of = [], []
+        for m in range(len(made.origins)):
+            position = int(made.chosen[at, m])
+            if position < 0:
+                continue
+            rule = made.excluded[at, m]
+            head = self._head[position]
+            row = {**head, "age_days": int(made.age[at, m]), "weight": float(made.weight[at, m])}
+            if not hidden:
+                row |= self._traced(at, m, position)
+            (out_of.append({**row, "rule": rule}) if rule else rows.append(row))
+        for position, text in enumerate(self._status[at]):
+            if text in ("voided", "suspended", "limit"):
+                out_of.append({**self._head[position], "rule": f"status {text}"})
+        return {"contributors": rows, "excluded": out_of}
+
+    def _traced(self, at: int, m: int, position: int) -> dict[str, Any]:
+        """From the quotation to the adjusted price, factor by factor."""
+        made = self._made
+        assert made is not None
+        quoted = at
+        if made.age[at, m]:  # an older quotation stands: the last one before
+            quoted = int(np.flatnonzero(~np.isnan(self._usd[:at, position]))[-1])
+        out = {
+            "quoted": form.number(self._value[quoted, position]),
+            "usd_per_t": form.number(self._usd[quoted, position]),
+        }
+        days, vat = self._fx_period[quoted, position], self._vat[quoted, position]
+        if days:
+            out |= {"usd_per_currency": form.number(self._fx[quoted, position]), "rate_of": days}
+        if vat:
+            out["vat"] = form.number(vat)
+        return out | {"basis": form.number(made.ratio[at, m]), "adjusted": form.number(made.adjusted[at, m])}
+
+    def fingerprint(self, positions: range) -> str:
+        """Hash of everything that the records of some periods are made from."""
+        rows = slice(positions.start, positions.stop)
+        parts: list[Any] = [self._edition.part_meta(self._sources), self._head, self._periods[rows]]
+        parts += [words[rows] for words in self._words.values()]
+        parts += [numbers[rows] for numbers in (*self._numbers.values(), *self._extra.values())]
+        digest = hashlib.sha256(orjson.dumps(parts))
+        at = [a for a in self._at[rows] if a >= 0]
+        if self._made is not None and at:
+            span = slice(max(0, at[0] - 8), at[-1] + 1)  # a weekly quotation may stand from a week before
+            made = self._made
+            digest.update(orjson.dumps(sorted(made.quotes.closed)))
+            for array in (made.chosen, made.age, made.adjusted, made.ratio, made.weight):
+                digest.update(np.ascontiguousarray(array[span]).tobytes())
+            for array in (self._value, self._usd, self._fx, self._vat):
+                digest.update(np.ascontiguousarray(array[span]).tobytes())
+            for words in (made.excluded, self._fx_period, self._status):
+                digest.update(orjson.dumps(words[span].tolist()))
+        return digest.hexdigest()
+
+
+def market_sources(edition: Edition, market: MarketPrices) -> set[str]:
+    """Return the sources that a market's prices rest on, those of exchange rates among them."""
+    source_of = edition.source_of
+    made = [p for p in map(market.made, FREQUENCIES) if p is not None]
+    used = [s for p in made for s in p.quotes.series]
+    sources = {source_of[s.id] for s in used}
+    if any(not s.unit.startswith(("USD", "USc")) for s in used):
+        sources |= edition.fx_sources
+    return sources
+
+
+def _market_facts(market: Market) -> dict[str, Any]:
+    return {
+        "mineral": market.mineral,
+        "stage": market.stage,
+        "zone": market.zone,
+        "title": market.title or market.key,
+        "element": market.element,
+        "unit": market.unit,
+        "per": market.per,
+    }
+
+
+def _contributors(edition: Edition, market: MarketPrices) -> list[dict[str, Any]]:
+    source_of = edition.source_of
+    out = []
+    for made in map(market.made, FREQUENCIES):
+        for s in made.quotes.series if made is not None else ():
+            out.append(
+                {
+                    "series": s.id,
+                    "title": s.title,
+                    "origin": s.origin,
+                    "source": source_of[s.id],
+                    "tier": s.tier,
+                    "frequency": s.frequency,
+                    "specification": s.specification,
+                    "unit": s.unit,
+                    "quoted_on": s.quoted_on,
+                    "content": s.content,
+                    "tax": s.tax,
+                    "conversion": [
+                        {"step": step.name, "factor": step.factor, "source": step.source, "detail": step.detail}
+                        for step in units.conversion(s, market.market).steps
+                    ],
+                    "shown": s.id not in edition.eligible.closed,
+                }
+            )
+    return out
+
+
+def price_rows(key: str, market: MarketPrices) -> Iterator[Row]:
+    """Yield the rows of a market that may be queried."""
+    for frequency in FREQUENCIES:
+        frame = market.frame(frequency)
+        given = frame[frame["unrounded"].notna()]
+        columns = (given.index.tolist(), *(given[c].tolist() for c in ("value", "unrounded", "status", "grade")))
+        for period, value, unrounded, status, grade in zip(*columns, strict=True):
+            yield Row("price", key, frequency, market.market.unit, period, value, unrounded, status, form.text(grade))
