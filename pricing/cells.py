@@ -59,15 +59,16 @@ def append(
         at = _ordered(store, source, at)
         ids = _ids(store, source, declared.cells)
         incoming = declared.cells.assign(cell=[ids[key] for key in declared.cells[CELL].itertuples(index=False)])
+        known_before = _known(store, source, scope)
         both = incoming.merge(
-            _known(store, source, scope), on=["cell", "period"], how="outer", suffixes=("", "_old"), indicator=True
+            known_before, on=["cell", "code", "period"], how="outer", suffixes=("", "_old"), indicator=True
         )
         here, there = both["_merge"] != "right_only", both["_merge"] != "left_only"
         was_out = there & (both["status_old"] == "withdrawn")
         moved = _differ(both["value"], both["value_old"]) | _differ(both["kg"], both["kg_old"])
         new = here & ~there
         revised = here & there & (moved | (both["status"] != both["status_old"]))
-        withdrawn = ~here & ~was_out
+        withdrawn = ~here & ~was_out & ~both["code"].isin(declared.held)
         findings = list(declared.findings)
         standing = int((there & ~was_out).sum())
         if withdrawn.sum() > max(FEW, MASS_WITHDRAWAL * standing):
@@ -137,12 +138,12 @@ def _known(store: Store, source: str, scope: Scope) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
     for code in scope.codes:
         rows += store.db.execute(
-            "SELECT c.id, d.period, max(d.vintage), d.value, d.kg, d.status FROM cell c"
+            "SELECT c.id, c.code, d.period, max(d.vintage), d.value, d.kg, d.status FROM cell c"
             " JOIN declaration d ON d.cell = c.id WHERE c.source = ? AND c.code = ? AND d.period BETWEEN ? AND ?"
             " GROUP BY c.id, d.period",
             (source, code, scope.first, scope.last),
         ).fetchall()
-    frame = pd.DataFrame(rows, columns=["cell", "period", "vintage", "value", "kg", "status"])
+    frame = pd.DataFrame(rows, columns=["cell", "code", "period", "vintage", "value", "kg", "status"])
     return frame.astype({"value": "float64", "kg": "float64", "cell": "int64"}).drop(columns="vintage")
 
 

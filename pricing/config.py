@@ -393,8 +393,10 @@ class Trade(Settings):
     min_reported: float = Field(gt=0, le=1, description="share of the last year's value whose reporters must be in")
     interval: int = Field(gt=0, lt=100, description="nominal coverage of the interval, per cent")
     widest: float = Field(gt=1, description="no figure whose interval is wider than this factor")
-    min_kg: dict[str, float] = Field(description="least mass of a leg and month, by mineral/stage, mineral or default")
+    min_kg: dict[str, float] = Field(description="least mass of a leg and month: mineral/stage, */stage, mineral …")
     geks_window: int = Field(ge=3, description="months of a GEKS window")
+    least_correlation: float = Field(ge=-1, le=1, description="a track record below it is a finding")
+    quotations: dict[str, str] = Field(default={}, description="market whose quotation checks mineral/stage")
 
     @field_validator("min_kg")
     @classmethod
@@ -403,7 +405,8 @@ class Trade(Settings):
 
     def floor(self, mineral: str, stage: str) -> float:
         """Least kilograms of one leg and month."""
-        return next(self.min_kg[k] for k in (f"{mineral}/{stage}", mineral, "default") if k in self.min_kg)
+        keys = (f"{mineral}/{stage}", f"*/{stage}", mineral, "default")
+        return next(self.min_kg[k] for k in keys if k in self.min_kg)
 
 
 class Market(Settings):
@@ -521,6 +524,17 @@ class Basket(Settings):
         return self
 
 
+class ImportBasket(Settings):
+    """Products whose imports make one index of unit values per origin."""
+
+    title: str
+    base_period: str = Field(pattern=r"^\d{4}$", description="a year = 100")
+    products: tuple[str, ...] = Field(default=(), description="mineral/stage; empty: all")
+    min_items: int = Field(ge=2, description="fewest products and legs that two months must share")
+    min_covered: float = Field(ge=0, le=1, description="least share of the traded value that has a unit value")
+    rounding: int = Field(default=1, ge=0, le=8)
+
+
 class Methodology(Settings):
     """``methodology/*.toml``: how figures are made, as data. ``sha256`` stands in every figure."""
 
@@ -535,6 +549,7 @@ class Methodology(Settings):
     markets: tuple[Market, ...]
     baskets: dict[Slug, Basket]
     trade: Trade | None = None
+    imports: dict[Slug, ImportBasket] = {}
     codes: tuple[Code, ...] = Field(default=(), exclude=True, repr=False, description="as the file of codes has them")
     codes_raw: str = Field(default="", exclude=True, repr=False)
     sha256: str = ""

@@ -16,6 +16,7 @@ from types import ModuleType
 from urllib.parse import quote, urljoin
 
 import orjson
+import pandas as pd
 
 from pricing import cells
 from pricing.archive import Archive
@@ -164,18 +165,31 @@ def _ask(office: Office, request: Request, visit: Visit) -> None:
         halves = office.module.halves(request, office.source)
         if halves is None:
             raise FetchError(f"{request.url}: too big, and cannot be halved: {reply.message}", permanent=True)
-        _, _, done, now = _planning(office)
-        fresh = now - dt.timedelta(hours=_customs(office).again_after_hours)
-        for half in halves:
-            if done.get(half.url, fresh) <= fresh:
-                office.sleep(_customs(office).pause_seconds)
-                _ask(office, half, visit)
+        _ask_halves(office, halves, visit)
         with office.writing():
             office.store.record_visit(office.name, request.url, office.now(), "unchanged", "had in halves")
         return
     visit.asked += 1
     with office.writing():
         _keep(office, request, reply, answer, visit)
+
+
+def _ask_halves(office: Office, halves: Sequence[Request], visit: Visit) -> None:
+    """Ask each half that was not had just now; one that fails does not keep the other from being asked."""
+    _, _, done, now = _planning(office)
+    fresh = now - dt.timedelta(hours=_customs(office).again_after_hours)
+    failure: FetchError | None = None
+    for half in halves:
+        if done.get(half.url, fresh) <= fresh:
+            office.sleep(_customs(office).pause_seconds)
+            try:
+                _ask(office, half, visit)
+            except WrongKeyError:
+                raise
+            except FetchError as error:
+                failure = error
+    if failure is not None:
+        raise failure
 
 
 def _answer(office: Office, request: Request) -> tuple[Reply, Answer]:
@@ -284,12 +298,20 @@ def keep(
     scope : Scope or None
         What the question asked for; None: what the document says of itself.
     """
-    later = declared.cells["period"] > at.strftime("%Y-%m")
-    if later.any():
-        last = declared.cells["period"].max()
-        message = f"{int(later.sum())} cells of months that have not come, the last {last}: held back"
-        finding = Finding("period-to-come", "error", message)
-        declared = replace(declared, cells=declared.cells[~later], findings=(*declared.findings, finding))
+    asked = scope or declared.scope
+    shown = declared.cells
+    later = shown["period"] > at.strftime("%Y-%m")
+    outside = ~(shown["code"].isin(asked.codes) & shown["period"].between(asked.first, asked.last))
+    findings = [
+        Finding(check, "error", f"{int(which.sum())} cells {what}, the first {_named(shown[which])}: held back")
+        for check, which, what in (
+            ("period-to-come", later, "of months that have not come"),
+            ("outside-question", outside & ~later, "that were not asked for"),
+        )
+        if which.any()
+    ]
+    if findings:
+        declared = replace(declared, cells=shown[~later & ~outside], findings=(*declared.findings, *findings))
     return cells.append(
         store,
         document,
@@ -298,8 +320,13 @@ def keep(
         declared,
         url=url,
         register=register(name, source, codes),
-        scope=scope or declared.scope,
+        scope=asked,
     )
+
+
+def _named(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    return f"{first['code']} {first['reporter']}-{first['partner']} {first['period']}"
 
 
 def register(name: str, source: Source, codes: Sequence[Code]) -> str:

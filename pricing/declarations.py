@@ -79,6 +79,8 @@ class Declared:
     names : mapping of partner code to the publisher's name, where it gives one
     left_out : mapping of rule to number of rows
         Rows that are no cells (totals, groupings, other flows, secret partners …), counted.
+    held : frozenset of code
+        Codes of which a row was held back as doubtful: what was known of them is not withdrawn.
     """
 
     cells: pd.DataFrame
@@ -87,6 +89,7 @@ class Declared:
     findings: tuple[Finding, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
 
 
 def frame(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import structlog
 
 from pricing import pipeline, releases
 from pricing.config import Operation, Publish
-from pricing.sources import demo
+from pricing.sources import demo, demo_customs
 
 log = structlog.get_logger()
 
@@ -34,7 +34,13 @@ def operation(data: Path, closed: frozenset[str] = frozenset()) -> Operation:
     publish = Publish(
         title="Lodemark demonstration", schedule="0 16 * * mon-fri", contact="nobody: these prices are simulated"
     )
-    return Operation(data=data, publish=publish, sources=demo.sources(closed))
+    return Operation(data=data, publish=publish, sources=demo.sources(closed) | demo_customs.sources())
+
+
+def history() -> list[demo.DemoDocument]:
+    """All documents of the years before the first live day, oldest first."""
+    until = FIRST_LIVE_DAY - dt.timedelta(days=1)
+    return sorted([*demo.history(until), *demo_customs.history(until)], key=lambda document: document.published)
 
 
 def market_days(first: dt.date, count: int) -> list[dt.date]:
@@ -52,16 +58,16 @@ def build_history(ws: pipeline.Workspace, track: pipeline.Track = pipeline.untra
     """Load the simulated years before the first live day, as they were learnt. Returns documents loaded."""
     loaded = 0
     with pipeline.writing(ws.data):
-        for document in track(list(demo.history(FIRST_LIVE_DAY - dt.timedelta(days=1))), "simulated history"):
+        for document in track(history(), "simulated history"):
             loaded += _take(ws, document).outcome == "new"
     return loaded
 
 
 def collect_day(ws: pipeline.Workspace, clock: Clock, day: dt.date) -> list[pipeline.Outcome]:
-    """Collect what the simulated contributors published on a market day."""
+    """Collect what the simulated contributors and customs offices published on a market day."""
     clock.at = dt.datetime.combine(day, CLOSE) - dt.timedelta(minutes=30)
     with pipeline.writing(ws.data):
-        out = [_take(ws, document, clock.at) for document in demo.documents(day)]
+        out = [_take(ws, document, clock.at) for document in (*demo.documents(day), *demo_customs.documents(day))]
     pipeline.write_status(ws)
     return out
 

@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pricing import reference, units
+from pricing import reference, trade, units
 from pricing.config import Audience, Basket, Market, Methodology, Operation, Series
 from pricing.errors import ConfigError, MethodError, UnitError
+from pricing.imports import ImportIndex, import_index
 from pricing.index import Index, Link, capped, fixed_basket, value_shares
 
 TONNES = {"t": 1.0, "kg": 1e-3, "kt": 1e3, "Mt": 1e6}
@@ -30,6 +31,7 @@ class Eligible:
 
     series: dict[str, Series]
     closed: frozenset[str]
+    customs: frozenset[str] = frozenset()  # sources of customs cells
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,38 @@ class BasketFigures:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """China's monthly price over the one outside.
+
+    ``frame``, by month: ``gap`` [%], ``china`` and ``other`` [the markets' unit], ``status``, ``grade``.
+    """
+
+    china: str
+    other: str
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Beside:
+    """An indicator's track record beside another measure of the same thing."""
+
+    of: str
+    beside: str
+    record: trade.Record
+
+
+@dataclass(frozen=True)
 class Figures:
     """Everything that one release says in numbers."""
 
     prices: dict[str, MarketPrices]
     baskets: dict[str, BasketFigures] = field(default_factory=dict)
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    indicators: list[trade.Indicator] = field(default_factory=list)
+    records: dict[str, tuple[Beside, ...]] = field(default_factory=dict)
+    imports: dict[str, list[ImportIndex]] = field(default_factory=dict)
+    partners: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Names of partners, by origin."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Series that could not be converted, with the reason: said in the release, never silent."""
 
@@ -99,19 +128,21 @@ def eligible(operation: Operation, audience: Audience) -> Eligible:
     figures on all that may be computed with. A quarantined series enters neither.
     """
     series: dict[str, Series] = {}
-    closed = set()
-    for source in operation.sources.values():
+    closed, customs = set(), set()
+    for name, source in operation.sources.items():
         rights = source.rights
         allowed = rights.publish_derived if audience == "public" else rights.show_auditor
         if not (rights.compute and allowed):
             continue
+        if source.customs and (audience != "public" or rights.publish_value):
+            customs.add(name)
         for one in source.series:
             if one.quarantined:
                 continue
             series[one.id] = one
             if audience == "public" and not rights.publish_value:
                 closed.add(one.id)
-    return Eligible(series, frozenset(closed))
+    return Eligible(series, frozenset(closed), frozenset(customs))
 
 
 def euro_rates(observations: pd.DataFrame, series: Mapping[str, Series]) -> pd.DataFrame:
@@ -391,6 +422,137 @@ def disclosed(made: reference.Prices) -> reference.Prices:
     frame.loc[hide, ["unrounded", "value", "low", "high", "mean", "spread"]] = np.nan
     frame.loc[hide, "status"], frame.loc[hide, "grade"] = "confidential", None
     return replace(made, frame=frame)
+
+
+# --------------------------------------------------------------------------------------- gaps
+
+
+def gaps(priced: Mapping[str, MarketPrices]) -> dict[str, Gap]:
+    """Set China's monthly price beside the one outside, for every product that has both."""
+    out = {}
+    for key, market in priced.items():
+        mineral, stage, zone = key.split("/")
+        other = next((k for z in ("XCN", "WLD") if (k := f"{mineral}/{stage}/{z}") in priced), None)
+        if zone != "CN" or other is None:
+            continue
+        china, outside = (m.months[m.months["unrounded"].notna()] for m in (market, priced[other]))
+        months = china.index.intersection(outside.index)
+        if market.market.unit != priced[other].market.unit or months.empty:
+            continue
+        here, there = china.loc[months], outside.loc[months]
+        frame = pd.DataFrame(
+            {
+                "gap": (here["unrounded"] / there["unrounded"] - 1) * 100,
+                "china": here["value"],
+                "other": there["value"],
+                "status": [_worse_status(pair) for pair in zip(here["status"], there["status"], strict=True)],
+                "grade": [_worse_grade(pair) for pair in zip(here["grade"], there["grade"], strict=True)],
+            },
+            index=months,
+        )
+        out[f"{mineral}/{stage}"] = Gap(key, other, frame.sort_index())
+    return out
+
+
+def _worse_status(pair: tuple[str, str]) -> str:
+    return next((s for s in pair if s != "normal"), "normal")
+
+
+def _worse_grade(pair: tuple[Any, Any]) -> str | None:
+    return max(pair) if all(isinstance(g, str) for g in pair) else None
+
+
+# ------------------------------------------------------------------------------------ indicators
+
+LEAST_RATE_DAYS = 10  # of a month, for its mean exchange rate
+
+
+def indicators(
+    operation: Operation,
+    methodology: Methodology,
+    cells: Mapping[str, pd.DataFrame],
+    rates: pd.DataFrame,
+) -> list[trade.Indicator]:
+    """Form the unit values of all products from the cells of each customs source.
+
+    Parameters
+    ----------
+    cells : mapping of source to DataFrame
+        As ``pricing.declarations`` lays them out.
+    rates : DataFrame
+        As ``euro_rates`` returns it.
+    """
+    rules = methodology.trade
+    if rules is None:
+        return []
+    parts, systems = [], {}
+    for name, known in cells.items():
+        customs = operation.sources[name].customs
+        if customs is None or known.empty:
+            continue
+        codes = [c for c in methodology.codes if c.system == customs.system]
+        months = pd.Index(sorted(known["period"].unique()))
+        parts.append(trade.prepared(known, codes, customs, _monthly_rate(rates, customs.currency, months)))
+        systems[customs.origin] = customs.system
+    if not parts:
+        return []
+    return trade.indicators(trade.judged(pd.concat(parts), rules), methodology.codes, systems, rules)
+
+
+def _monthly_rate(rates: pd.DataFrame, currency: str, months: pd.Index) -> pd.Series:
+    """USD per unit of a currency; NaN in a month of which too few days are known."""
+    try:
+        found = units.usd_rates(rates, currency, months)
+    except UnitError:
+        return pd.Series(np.nan, index=months)
+    enough = (found["n"] >= LEAST_RATE_DAYS) | (currency == "USD")
+    return found["usd_per_unit"].where(enough)
+
+
+def import_indices(made: Sequence[trade.Indicator], methodology: Methodology) -> dict[str, list[ImportIndex]]:
+    """Compile every basket of imports for each origin."""
+    rules = methodology.trade
+    if rules is None:
+        return {}
+    out = {}
+    for name, rule in methodology.imports.items():
+        found = [import_index(made, origin, rule, rules.geks_window) for origin in sorted({i.origin for i in made})]
+        out[name] = [one for one in found if one is not None]
+    return out
+
+
+def records(
+    made: Sequence[trade.Indicator], priced: Mapping[str, MarketPrices], methodology: Methodology
+) -> dict[str, tuple[Beside, ...]]:
+    """Set each indicator beside the other origin's, and beside a quotation where the methodology names one."""
+    rules = methodology.trade
+    out: dict[str, list[Beside]] = {}
+    if rules is None:
+        return {}
+    values = {(i.mineral, i.stage, i.origin, leg): f["value"].dropna() for i in made for leg, f in i.frames.items()}
+    for (mineral, stage, origin, leg), own in values.items():
+        key = f"{mineral}/{stage}"
+        others = {
+            f"{o}/{leg}": v for (m, s, o, z), v in values.items() if (m, s, z) == (mineral, stage, leg) and o > origin
+        }
+        quotation = rules.quotations.get(key, "") if leg == "WLD" else ""
+        if quotation in priced:
+            months = priced[quotation].months["unrounded"]
+            others[f"prices/{quotation}"] = _windowed(months, rules.window_months)
+        for name, other in others.items():
+            if len(own) and len(other):
+                found = trade.record(own, other, rules.window_months)
+                out.setdefault(key, []).append(Beside(f"{origin}/{leg}", name, found))
+    return {key: tuple(rows) for key, rows in out.items()}
+
+
+def _windowed(months: pd.Series, window: int) -> pd.Series:
+    """Mean of each month and those before it, where all are there."""
+    known = months.dropna().astype("float64")
+    if known.empty:
+        return known
+    whole = pd.period_range(known.index.min(), known.index.max(), freq="M").strftime("%Y-%m")
+    return known.reindex(whole).rolling(window, min_periods=window).mean().dropna()
 
 
 # ------------------------------------------------------------------------------------ indices

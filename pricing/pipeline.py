@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -24,7 +24,7 @@ import pandas as pd
 import structlog
 from apscheduler.triggers.cron import CronTrigger
 
-from pricing import __version__, customs, documents, figures, keys, published, quality, releases, sources
+from pricing import __version__, cells, customs, documents, figures, keys, published, quality, releases, sources
 from pricing.archive import Archive
 from pricing.config import Audience, Code, Methodology, Operation, Source, canonical, methodology_bytes
 from pricing.declarations import Declared
@@ -35,7 +35,13 @@ from pricing.store import Changes, Store, instant, iso, micros
 
 log = structlog.get_logger()
 
-ALGORITHMS = {"units": 1, "reference": 1, "index": 1, "documents": 1}  # raised when the figures they give change
+ALGORITHMS = {
+    "units": 1,
+    "reference": 1,
+    "index": 1,
+    "trade": 1,
+    "documents": 2,
+}  # raised when the figures they give change
 AUDIENCES: tuple[Audience, ...] = ("public", "internal")
 LOCK_SECONDS = 60.0
 
@@ -489,11 +495,12 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     eligible = figures.eligible(ws.operation, audience)
     observed = ws.store.observations(as_of=at)
     observed = observed[observed["series"].isin(list(eligible.series))]
-    if observed.empty:
+    declared = {name: cells.known(ws.store, name, at) for name in sorted(eligible.customs)}
+    if observed.empty and all(known.empty for known in declared.values()):
         raise ReleaseError(
             f"nothing is known at {iso(at)} that a {audience} release may use: collect or backfill first"
         )
-    made, bases = _figures(ws, audience, eligible, observed, at)
+    made, bases = _figures(ws, audience, eligible, observed, declared, at)
     edition = documents.Edition(
         audience=audience,
         number=number,
@@ -507,13 +514,15 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
         eligible=eligible,
     )
     parts = ws.store.parts(audience)
-    told = documents.build(edition, made, _kept(last, parts), _facts_by_source(ws, observed, at))
+    told = documents.build(edition, made, _kept(last, parts), _facts_by_source(ws, observed, declared, at))
     register = _series_register(ws, audience, eligible, bases)
     files = {
         **told.files,
         "register.json": register,
         "methodology.toml": methodology_bytes(ws.methodology),
     }
+    if ws.methodology.codes_raw:
+        files["codes.csv"] = ws.methodology.codes_raw.encode()
     published.append(root / "published.db", number, iso(at), iso(at), told.rows)
     key = _signing_key(ws, environ, at)
     done = releases.freeze(root, files, _manifest(ws, edition, eligible, register, at), key, number=number)
@@ -560,7 +569,12 @@ def _adopt(ws: Workspace, audience: Audience, made: releases.Release) -> None:
 
 
 def _figures(
-    ws: Workspace, audience: Audience, eligible: figures.Eligible, observed: pd.DataFrame, at: dt.datetime
+    ws: Workspace,
+    audience: Audience,
+    eligible: figures.Eligible,
+    observed: pd.DataFrame,
+    declared: Mapping[str, pd.DataFrame],
+    at: dt.datetime,
 ) -> tuple[figures.Figures, list[dict[str, Any]]]:
     known_on = at.astimezone(dt.UTC).date().isoformat()
     quoted, left_out = figures.all_quotes(ws.methodology, eligible, observed)
@@ -571,7 +585,39 @@ def _figures(
     priced = figures.prices(quoted, ws.methodology, bases, known_on)
     units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
     production = figures.Production(_production(ws.store, units_of, at), units_of)
-    return figures.Figures(priced, figures.baskets(ws.methodology, priced, production, known_on), left_out), bases
+    indicators = figures.indicators(
+        ws.operation, ws.methodology, declared, figures.euro_rates(observed, eligible.series)
+    )
+    records = figures.records(indicators, priced, ws.methodology)
+    _note_records(ws, records, at)
+    made = figures.Figures(
+        prices=priced,
+        baskets=figures.baskets(ws.methodology, priced, production, known_on),
+        gaps=figures.gaps(priced),
+        indicators=indicators,
+        records=records,
+        imports=figures.import_indices(indicators, ws.methodology),
+        partners={c.origin: cells.partners(ws.store, n) for n in declared if (c := ws.operation.sources[n].customs)},
+        left_out=left_out,
+    )
+    return made, bases
+
+
+def _note_records(ws: Workspace, records: Mapping[str, tuple[figures.Beside, ...]], at: dt.datetime) -> None:
+    """Make a finding, once, of each indicator that does not run beside what it should."""
+    rules = ws.methodology.trade
+    if rules is None or not records:
+        return
+    told = {f["message"] for f in ws.store.findings() if f["check"] == "cross-check"}
+    for key, rows in records.items():
+        for row in rows:
+            r = row.record
+            far = r.level is not None and not 1 / rules.outlier_factor <= r.level <= rules.outlier_factor
+            apart = r.correlation is not None and r.correlation < rules.least_correlation
+            what = "is at another level than" if far else "does not move with" if apart else ""
+            message = f"{key}: {row.of} {what} {row.beside}"
+            if what and message not in told:
+                ws.store.add_findings(at, "lodemark", [Finding("cross-check", "warning", message, evidence=asdict(r))])
 
 
 def _note_left_out(ws: Workspace, left_out: Mapping[str, str], at: dt.datetime) -> None:
@@ -607,15 +653,19 @@ def _kept(last: releases.Release | None, parts: Mapping[str, tuple[str, str]]) -
     return kept
 
 
-def _facts_by_source(ws: Workspace, observed: pd.DataFrame, at: dt.datetime) -> dict[str, Any]:
+def _facts_by_source(
+    ws: Workspace, observed: pd.DataFrame, declared: Mapping[str, pd.DataFrame], at: dt.datetime
+) -> dict[str, Any]:
     """Say what is known of each source at a release, and whether its last figures are stale by then."""
     owner = ws.operation.source_of()
     out = {}
-    for name, rows in observed.groupby(observed["series"].map(owner)):
+    parts = {str(name): rows for name, rows in observed.groupby(observed["series"].map(owner))}
+    parts |= {name: rows.assign(series=rows["code"]) for name, rows in declared.items() if len(rows)}
+    for name, rows in parts.items():
         age = (at - instant(int(rows["vintage"].max()))).total_seconds() / 86400
-        out[str(name)] = {
+        out[name] = {
             "age_days": round(age, 2),
-            "stale": age > ws.operation.sources[str(name)].min_age_ok_days,
+            "stale": age > ws.operation.sources[name].min_age_ok_days,
             "series": int(rows["series"].nunique()),
             "observations": len(rows),
             "first_period": rows["period"].min(),
@@ -649,7 +699,7 @@ def _manifest(
 ) -> dict[str, Any]:
     used = {
         name for name, source in ws.operation.sources.items() if any(s.id in eligible.series for s in source.series)
-    }
+    } | eligible.customs
     method = methodology_bytes(ws.methodology)
     ws.archive.put(method)
     return {
@@ -659,6 +709,7 @@ def _manifest(
         "simulated": edition.simulated,
         "replayed": edition.replayed,
         "methodology": {"id": ws.methodology.id, "sha256": ws.methodology.sha256},
+        "codes": {"sha256": ws.archive.put(ws.methodology.codes_raw.encode())} if ws.methodology.codes_raw else None,
         "register": {"sha256": hashlib.sha256(register).hexdigest()},
         "operation": {"sha256": ws.archive.put(canonical(ws.operation))},
         "decisions": {"number": 0, "sha256": hashlib.sha256(b"").hexdigest()},

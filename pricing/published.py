@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pricing.errors import ReleaseError
 
-Kind = Literal["index", "price"]
+Kind = Literal["index", "price", "indicator", "gap", "imports"]
 T = TypeVar("T")
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -340,6 +340,16 @@ def datasets(connection: sqlite3.Connection, kind: Kind, name: str, *, release: 
             (kind, name, release),
         )
     )
+
+
+def names_below(connection: sqlite3.Connection, kind: Kind, prefix: str, *, release: int) -> list[str]:
+    """Return the names that begin with a prefix and of which a release or an earlier one shows a value."""
+    rows = connection.execute(
+        """SELECT DISTINCT name FROM dataset WHERE kind = ? AND substr(name, 1, length(?)) = ?
+        AND EXISTS (SELECT 1 FROM value WHERE dataset = dataset.id AND release <= ?) ORDER BY name""",
+        (kind, prefix, prefix, release),
+    )
+    return [name for (name,) in rows]
 
 
 def newest(connection: sqlite3.Connection) -> int:

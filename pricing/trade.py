@@ -21,7 +21,6 @@ import pandas as pd
 from scipy.stats import t as student
 
 from pricing.config import Code, Customs, Leg, Trade
-from pricing.errors import MethodError
 from pricing.reference import weighted_median
 
 LEGS: tuple[Leg, ...] = ("CN", "XCN", "WLD")
@@ -47,9 +46,10 @@ class Indicator:
     frames : mapping of leg to DataFrame, by month
         ``value``, ``low``, ``high`` [USD/t], ``month_value`` (of the month alone), ``rule`` (why there
         is no value; empty where there is one), ``months``, ``cells``, ``partners`` and ``tonnes`` in
-        the window, ``kept_value`` and ``kept_tonnes`` (shares that the exclusions left), ``largest``
-        (largest cell's share of the tonnes), ``hhi`` (concentration of partners, 0 to 10,000),
-        ``china_share``, ``reported`` (share of last year's value whose reporters are in), ``break``.
+        the window, ``traded`` (USD in all months of the window, nothing excluded), ``kept_value`` and
+        ``kept_tonnes`` (shares that the exclusions left), ``largest`` (largest cell's share of the
+        tonnes), ``hhi`` (concentration of partners, 0 to 10,000), ``china_share``, ``reported`` (share
+        of last year's value whose reporters are in), ``break``.
     gap : DataFrame, by month
         ``gap`` (CN over XCN less one), ``low``, ``high``: where both legs have a value.
     cells : DataFrame
@@ -419,6 +419,7 @@ def _leg(
             "cells": cells,
             "partners": (partner_mass > 0).sum(axis=1),
             "tonnes": in_window,
+            "traded": _windowed(_by(rows, months, ["leg"], "usd"), np.ones_like(lags)).sum(axis=1),
             "kept_value": _kept(rows, fine, months, "usd", lags),
             "kept_tonnes": _kept(rows, fine, months, "tonnes", lags),
             "largest": largest,
@@ -552,22 +553,79 @@ def _gap(china: pd.DataFrame, elsewhere: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------- supply
 
 
-def supply(cells: pd.DataFrame, months: int = 12) -> pd.DataFrame:
-    """Tonnes by partner over the last months of an indicator's cells.
+def supply(cells: pd.DataFrame, last: pd.Period, months: int = 12) -> pd.DataFrame:
+    """Tonnes by partner over some months of an indicator's cells.
 
-    Masses of cells that were excluded as slips or outliers do not count: they are what is doubted.
+    Masses of cells that were excluded do not count: the mass is what is doubted.
 
     Returns
     -------
-    DataFrame by partner, largest first: ``tonnes``, ``share``, ``usd``; ``attrs`` has ``first`` and
-    ``last`` month. Raises MethodError without cells.
+    DataFrame by partner, largest first: ``leg``, ``tonnes``, ``share``; ``attrs`` has the ``first`` and
+    the ``last`` month.
     """
-    if cells.empty:
-        raise MethodError("no cells: nothing was imported")
-    last = pd.Period(cells["period"].max(), "M")
     first = str(last - (months - 1))
-    rows = cells[(cells["period"] >= first) & (cells["rule"] == "")]
-    out = rows.groupby("partner")[["tonnes", "usd"]].sum().sort_values("tonnes", ascending=False, kind="stable")
+    rows = cells[(cells["period"] >= first) & (cells["period"] <= str(last)) & (cells["rule"] == "")]
+    out = rows.groupby("partner").agg(leg=("leg", "first"), tonnes=("tonnes", "sum"))
+    out = out.sort_values("tonnes", ascending=False, kind="stable")
     out["share"] = out["tonnes"] / out["tonnes"].sum()
     out.attrs = {"first": first, "last": str(last)}
     return out
+
+
+# ------------------------------------------------------------------------------------ track record
+
+LAGS = 6
+LEAST_PAIRS = 8
+
+
+@dataclass(frozen=True)
+class Record:
+    """How one measure has run beside another over the months that both have.
+
+    Changes are over a whole window, so that neither side of a pair shares a month with the other.
+
+    Attributes
+    ----------
+    months : int
+        Months that both have.
+    level : float or None
+        Median ratio of this to the other.
+    correlation : float or None
+        Of the logarithmic changes over a window, at no lag; None below `LEAST_PAIRS`.
+    lag : int or None
+        Months by which this follows the other (negative: leads) where the correlation is highest.
+    at_lag : float or None
+        The correlation there.
+    """
+
+    months: int
+    level: float | None
+    correlation: float | None
+    lag: int | None
+    at_lag: float | None
+
+
+def record(this: pd.Series, other: pd.Series, window: int) -> Record:
+    """Compare two monthly series of windowed values, NaN or absent where there is none."""
+    first, last = min(this.index.min(), other.index.min()), max(this.index.max(), other.index.max())
+    months = pd.period_range(first, last, freq="M").strftime("%Y-%m")
+    here, there = (s.reindex(months).astype("float64") for s in (this, other))
+    ratio = (here / there).dropna()
+    changes = [pd.Series(np.log(s.to_numpy(dtype="float64"))).diff(window) for s in (here, there)]
+    found = {lag: _correlation(changes[0], changes[1].shift(lag)) for lag in range(-LAGS, LAGS + 1)}
+    known = {lag: r for lag, r in found.items() if r is not None}
+    best = max(known, key=lambda lag: (known[lag], -abs(lag))) if known else None
+    return Record(
+        months=len(ratio),
+        level=float(ratio.median()) if len(ratio) else None,
+        correlation=found[0],
+        lag=best,
+        at_lag=known[best] if best is not None else None,
+    )
+
+
+def _correlation(a: pd.Series, b: pd.Series) -> float | None:
+    both = a.notna() & b.notna()
+    if both.sum() < LEAST_PAIRS or a[both].nunique() < 2 or b[both].nunique() < 2:
+        return None
+    return float(np.corrcoef(a[both], b[both])[0, 1])

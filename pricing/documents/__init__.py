@@ -14,6 +14,14 @@ from typing import Any
 from pricing.config import Series
 from pricing.documents import form
 from pricing.documents.edition import NOTE, RECENT, Edition, Kept
+from pricing.documents.indicators import (
+    gap_files,
+    gap_rows,
+    import_files,
+    import_rows,
+    indicator_files,
+    indicator_rows,
+)
 from pricing.documents.indices import index_files, index_rows
 from pricing.documents.prices import market_files, price_rows
 from pricing.figures import Figures
@@ -55,6 +63,14 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
         rule = edition.methodology.baskets[name]
         index_list.append(index_files(edition, name, rule, basket, figures, kept, files, prints))
         rows += index_rows(name, rule, basket)
+    indicator_list = indicator_files(edition, figures, kept, files, prints)
+    rows += indicator_rows(edition, figures)
+    import_list = import_files(edition, figures, kept, files, prints)
+    rows += import_rows(edition, figures)
+    gap_list = gap_files(edition, figures, files)
+    rows += gap_rows(figures)
+    for name, lines in (("indicators", indicator_list), ("imports", import_list), ("gaps", gap_list)):
+        files[f"{name}.json"] = canonical({"meta": edition.meta(name, form.all_sources(lines)), name: lines})
     files["prices.json"] = canonical(
         {
             "meta": edition.meta("prices", form.all_sources(price_list)),
@@ -82,6 +98,9 @@ def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str
         "links": {
             "indices": "/v1/indices",
             "prices": "/v1/prices",
+            "indicators": "/v1/indicators",
+            "imports": "/v1/imports",
+            "gaps": "/v1/gaps",
             "releases": "/v1/releases",
             "methodology": "/v1/methodology",
             "sources": "/v1/sources",
@@ -100,6 +119,7 @@ def _sources(edition: Edition, facts: Mapping[str, Any], left_out: Mapping[str, 
     out = []
     for name, source in edition.operation.sources.items():
         used = [s for s in source.series if s.id in edition.eligible.series]
+        customs = name in edition.eligible.customs and name in facts
         row: dict[str, Any] = {
             "id": name,
             "title": source.title,
@@ -111,8 +131,11 @@ def _sources(edition: Edition, facts: Mapping[str, Any], left_out: Mapping[str, 
             "attribution": source.attribution,
             "rights": source.rights.model_dump(),
             "untested": source.untested or None,
-            "used_in_this_release": bool(used),
+            "used_in_this_release": bool(used) or customs,
         }
+        if customs and source.customs is not None:
+            row |= {"url": source.url or None, "data": facts.get(name)}
+            row["customs"] = source.customs.model_dump(mode="json", exclude={"key_environment"})
         if used:
             row["url"] = source.url or None
             row["data"] = facts.get(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pricing.config import Audience, Methodology, Operation
+from pricing.config import Audience, Customs, Methodology, Operation
 from pricing.figures import Eligible
 
 RECENT = {"monthly": 36, "ten-day": 36, "daily": 66}  # values inside a current document; the history has the rest
@@ -70,6 +70,12 @@ class Edition:
     def fx_sources(self) -> set[str]:
         """Sources of exchange rates."""
         return {self.source_of[s.id] for s in self.eligible.series.values() if s.kind == "fx"}
+
+    @cached_property
+    def customs_of(self) -> dict[str, tuple[str, Customs]]:
+        """Source and settings of each origin of customs statistics."""
+        found = ((name, self.operation.sources[name].customs) for name in sorted(self.eligible.customs))
+        return {customs.origin: (name, customs) for name, customs in found if customs is not None}
 
 
 Kept = Callable[[str, str], bytes | None]

@@ -54,13 +54,17 @@ def aged(edition: Edition, latest: dict[str, Any] | None, markets: Iterable[Mark
     """Add how old a figure is at its release, and whether that is more than its sources' rhythm explains."""
     if latest is None:
         return None
-    period = latest["period"]
-    end = pd.Period(period, "M" if len(period) == 7 else "D").end_time.date()
-    age = (dt.date.fromisoformat(edition.released_at[:10]) - end).days
+    age = age_days(edition, latest["period"])
     made = [p for m in markets for p in map(m.made, FREQUENCIES) if p is not None]
     quoting = {edition.source_of[s.id] for p in made for s in p.quotes.series}
     allowed = max((edition.operation.sources[s].min_age_ok_days for s in quoting), default=0)
     return latest | {"age_days": age, "stale": age > allowed}
+
+
+def age_days(edition: Edition, period: str) -> int:
+    """Days from the end of a month or day to the release."""
+    end = pd.Period(period, "M" if len(period) == 7 else "D").end_time.date()
+    return (dt.date.fromisoformat(edition.released_at[:10]) - end).days
 
 
 def change(values: pd.Series) -> dict[str, Any]:

@@ -28,6 +28,13 @@ from pricing.sources.demo_market import EVENTS, FIRST_DAY, LAST_DAY, MARKETS, MI
 
 __all__ = ["EVENTS", "HOUSES", "MARKETS", "DemoDocument", "documents", "fx", "history", "parse", "sources", "truth"]
 
+NOTICE = "Simulated by Lodemark; no real prices."
+TERMS: dict[str, Any] = {
+    "terms": "Simulated data: free for any use but as the price of anything",
+    "terms_read": dt.date(2026, 1, 1),
+    "licence": "Simulated data",
+    "attribution": "Simulated by Lodemark; no real prices",
+}
 STATUSES = ("normal", "provisional", "voided", "suspended", "limit")
 _PERIOD = {"annual": r"\d{4}", "monthly": r"\d{4}-\d{2}"}
 
@@ -101,7 +108,7 @@ def _document(contributor: str, published: dt.date, rows: pd.DataFrame) -> DemoD
     keep = ["series", "period", "value", "unit", "status"]
     body = {
         "simulated": True,
-        "notice": "Simulated by Lodemark; no real prices.",
+        "notice": NOTICE,
         "contributor": contributor,
         "published": published.isoformat(),
         "quotes": rows.sort_values(["series", "period"])[keep].to_dict("records"),
@@ -122,13 +129,7 @@ def parse(raw: bytes, series: Mapping[str, Series], source: Source) -> Parsed:
         When it does not say ``"simulated": true``, when a unit, status, period or value is not what
         the series promises, or when none of its quotes belongs to this source.
     """
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise ParseError(f"not JSON: {error}") from error
-    if not isinstance(body, dict) or body.get("simulated") is not True:
-        raise ParseError('simulated: must be true; the demo source reads nothing that does not say "simulated": true')
-    published = _published(body.get("published"))
+    body, published = opened(raw)
     quotes = body.get("quotes")
     if not isinstance(quotes, list):
         raise ParseError("quotes: must be a list")
@@ -140,6 +141,17 @@ def parse(raw: bytes, series: Mapping[str, Series], source: Source) -> Parsed:
     observations, findings = without_duplicates(frame(rows))
     absent = tuple(sorted(set(series) - {row[0] for row in rows}))
     return Parsed(observations, published, tuple(findings), absent)
+
+
+def opened(raw: bytes) -> tuple[dict[str, Any], dt.date]:
+    """Return what a simulated document says, and its day. Raises ParseError when it does not say that it is one."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ParseError(f"not JSON: {error}") from error
+    if not isinstance(body, dict) or body.get("simulated") is not True:
+        raise ParseError('simulated: must be true; the demo source reads nothing that does not say "simulated": true')
+    return body, _published(body.get("published"))
 
 
 def _published(text: Any) -> dt.date:
@@ -220,10 +232,7 @@ def _source(title: str, closed: bool, series: tuple[Series, ...], contributor: s
         parser="demo",
         title=f"{title} (simulated)",
         publisher=f"{title} (fictional)",
-        terms="Simulated data: free for any use but as the price of anything",
-        terms_read=dt.date(2026, 1, 1),
-        licence="Simulated data",
-        attribution="Simulated by Lodemark; no real prices",
+        **TERMS,
         rights=rights.model_copy(update={"publish_value": False}) if closed else rights,
         complete=False,
         min_age_ok_days=400 if contributor == "demo-production" else 45,

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, request
 
@@ -19,6 +19,8 @@ from pricing.web.releases import Snapshot, Tree
 
 _ANSWER_FORMAT = "1"  # part of the ETag of filtered answers: raise it when their bytes change
 _PAGE, _LARGEST_PAGE = 50, 200
+_MONTHLY: dict[str, published.Kind] = {"indicators": "indicator", "gaps": "gap", "imports": "imports"}
+_T = TypeVar("_T")
 Clock = Callable[[], dt.datetime]
 
 
@@ -112,13 +114,20 @@ def _queried(tree: Tree, path: str) -> Response:
         kind, allowed = "index", ("from", "to", "frequency", "asOf")
     elif parts[0] == "prices" and len(parts) == 4:
         kind, allowed = "price", ("from", "to", "frequency", "asOf")
+    elif parts[0] in _MONTHLY and len(parts) == 3:
+        kind, allowed = _MONTHLY[parts[0]], ("from", "to", "asOf")
+    if kind == "indicator":
+        allowed = ("from", "to", "origin", "leg", "asOf")
     given = query.parameters(request, allowed)
     start, end = query.span(given)
     frequency = query.one_of(given, "frequency", query.FREQUENCIES)
+    leg = query.one_of(given, "leg", query.LEGS)
     snapshot = query.as_of(tree, given.get("asOf"))
     whole = snapshot.document(path)
     if kind is None or not given.keys() - {"asOf"}:
         return whole.answer(request.environ)
+    if kind == "indicator":
+        return _legs(tree, snapshot, "/".join(parts[1:]), given.get("origin"), leg, start, end)
     return _filtered(tree, snapshot, kind, "/".join(parts[1:]), frequency, start, end)
 
 
@@ -145,12 +154,8 @@ def _filtered(
         values = published.read(db, kind, name, chosen, release=facts.number, start=start, end=end)
         return published.newest(db), units, chosen, values
 
-    try:
-        newest, units, chosen, values = published.query(tree.root / "published.db", ask)
-    except sqlite3.Error as error:
-        raise unavailable([f"published.db: {error}"]) from error
-    if newest < facts.number:
-        raise unavailable([f"published.db ends at release {newest}, before release {facts.number}"])
+    newest, units, chosen, values = _asked(tree, ask)
+    _check_newest(newest, snapshot)
     if chosen not in units:
         has = f"it has {', '.join(units)}" if units else "leave out from, to and frequency to get its document"
         wanted = f"{frequency} figures" if frequency else "figures"
@@ -164,6 +169,61 @@ def _filtered(
     rows = [_value(v) for v in values if v.value is not None]
     body = _bytes({"meta": meta, "values": rows})
     return made(body, snapshot.headers, snapshot.modified, etag=etag).answer(request.environ)
+
+
+def _legs(
+    tree: Tree,
+    snapshot: Snapshot,
+    product: str,
+    origin: str | None,
+    leg: str | None,
+    start: str | None,
+    end: str | None,
+) -> Response:
+    """Answer an indicator's series, one for each origin and leg that is asked for."""
+    facts = snapshot.facts
+    seed = json.dumps([_ANSWER_FORMAT, facts.manifest_sha256, "indicator", product, origin, leg, start, end])
+    etag = digest(seed.encode())
+    known = unchanged(request.environ, etag, snapshot.headers, snapshot.modified)
+    if known is not None:
+        return known
+
+    def ask(db: sqlite3.Connection) -> tuple[int, list[str], list[dict[str, Any]]]:
+        names = published.names_below(db, "indicator", f"{product}/", release=facts.number)
+        found = []
+        for name in names:
+            *_, its_origin, its_leg = name.split("/")
+            if origin in (None, its_origin) and leg in (None, its_leg):
+                values = published.read(db, "indicator", name, "monthly", release=facts.number, start=start, end=end)
+                unit = published.datasets(db, "indicator", name, release=facts.number)["monthly"]
+                rows = [_value(v) for v in values if v.value is not None]
+                found.append({"origin": its_origin, "leg": its_leg, "unit": unit, "values": rows})
+        return published.newest(db), names, found
+
+    newest, names, found = _asked(tree, ask)
+    _check_newest(newest, snapshot)
+    if not found:
+        has = ", ".join(n.removeprefix(f"{product}/") for n in names) or "none"
+        raise Problem(404, "no-figures", "No figures of that kind", f"indicator {product} has the series {has}")
+    meta = {
+        "id": product, "kind": "indicator", "frequency": "monthly", "from": start, "to": end,
+        "release": facts.number, "vintage": facts.vintage, "released_at": facts.released_at,
+        "realtime_start": facts.released_at, "simulated": facts.simulated,
+    }  # fmt: skip
+    body = _bytes({"meta": meta, "series": found})
+    return made(body, snapshot.headers, snapshot.modified, etag=etag).answer(request.environ)
+
+
+def _asked(tree: Tree, ask: Callable[[sqlite3.Connection], _T]) -> _T:
+    try:
+        return published.query(tree.root / "published.db", ask)
+    except sqlite3.Error as error:
+        raise unavailable([f"published.db: {error}"]) from error
+
+
+def _check_newest(newest: int, snapshot: Snapshot) -> None:
+    if newest < snapshot.facts.number:
+        raise unavailable([f"published.db ends at release {newest}, before release {snapshot.facts.number}"])
 
 
 def _value(v: published.Value) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pricing.web.problems import Problem, nearest, shown
 from pricing.web.releases import Snapshot, Tree
 
 FREQUENCIES = ("daily", "ten-day", "monthly")
+LEGS = ("CN", "XCN", "WLD")
 _LONGEST = 1000  # characters of a query
 _PERIOD = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

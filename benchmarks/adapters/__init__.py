@@ -1,0 +1,1 @@
+"""Adapters between the project and published test cases."""
