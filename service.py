@@ -99,7 +99,9 @@ def _workspace(ctx: click.Context, *, looking: bool = False) -> Iterator[Workspa
     data, operation, methodology = _settings(ctx)
     if looking and not (data / "store.db").exists():
         raise PricingError(f"{data}: nothing was collected here yet ('lodemark collect', or --data for another folder)")
-    with pipeline.opened(data, operation, methodology, _now, simulated=None if looking else False, environ=os.environ) as ws:
+    with pipeline.opened(
+        data, operation, methodology, _now, simulated=None if looking else False, environ=os.environ
+    ) as ws:
         yield ws
 
 
@@ -368,7 +370,7 @@ def sources_list(ctx: click.Context, as_json: bool) -> None:
             else "derived only"
             if s.rights.publish_derived
             else "internal",
-            "series": len(s.series),
+            "series": len(s.series) or (f"cells by {s.customs.system}" if s.customs else 0),
             "quarantined": sum(bool(x.quarantined) for x in s.series),
             "schedule": f"{s.schedule} {s.time_zone}" if s.schedule else "files only",
             "untested": s.untested,
@@ -384,11 +386,12 @@ def sources_list(ctx: click.Context, as_json: bool) -> None:
 @click.pass_context
 def sources_check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
     """Reach sources and read what they answer, without storing a figure."""
+    from pricing import customs
     from pricing import sources as readers
     from pricing.archive import Archive
     from pricing.fetch import Client
 
-    _, operation, _ = _settings(ctx)
+    _, operation, methodology = _settings(ctx)
     for name in names:
         _known(operation, name)
         if not operation.sources[name].url:
@@ -399,6 +402,11 @@ def sources_check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> 
         for name in names or [n for n, s in operation.sources.items() if s.url]:
             source = operation.sources[name]
             try:
+                if source.customs:
+                    codes = [c for c in methodology.codes if c.system == source.customs.system]
+                    found = customs.first_answer(name, source, codes, client, os.environ, _now())
+                    rows.append({"source": name, "ok": True, **_customs_summary(found)})
+                    continue
                 answer = client.get(source.url, max_bytes=source.max_bytes)
                 parsed = readers.parse(name, source, answer.raw or b"")
                 rows.append({"source": name, "ok": True, **_summary(parsed)})
@@ -419,11 +427,16 @@ def sources_check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> 
 @click.pass_context
 def sources_try(ctx: click.Context, source: str, file: Path, as_json: bool) -> None:
     """Read FILE as SOURCE would, and show what it says, without storing anything."""
+    from pricing import customs
     from pricing import sources as readers
 
-    _, operation, _ = _settings(ctx)
+    _, operation, methodology = _settings(ctx)
     _known(operation, source)
     found = operation.sources[source]
+    if found.customs:
+        codes = [c for c in methodology.codes if c.system == found.customs.system]
+        _tell_declared(customs.read(source, found, codes, file.read_bytes()), found.customs.currency, as_json)
+        return
     series = {s.id: s for s in found.series if s.reads(file.name)}
     if not series:
         raise click.UsageError(f"no series of {source} is read from a file named {file.name}; see 'file' in its series")
@@ -444,6 +457,34 @@ def sources_try(ctx: click.Context, source: str, file: Path, as_json: bool) -> N
         click.echo(
             f"{finding.severity}: {finding.check} {finding.series or ''} {finding.period or ''} {finding.message}"
         )
+
+
+def _customs_summary(declared: Any) -> dict[str, Any]:
+    cells = declared.cells
+    return {
+        "published": str(declared.published) if declared.published else None,
+        "cells": len(cells),
+        "codes": int(cells["code"].nunique()),
+        "partners": int(cells["partner"].nunique()),
+        "first": cells["period"].min() if len(cells) else None,
+        "last": cells["period"].max() if len(cells) else None,
+        "left_out": dict(sorted(declared.left_out.items())),
+        "findings": len(declared.findings),
+    }
+
+
+def _tell_declared(declared: Any, currency: str, as_json: bool) -> None:
+    """Show what a customs document says: counts, sums by code, and what is doubtful."""
+    summary = _customs_summary(declared)
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+        return
+    for name, value in summary.items():
+        click.echo(f"{name}: {value}")
+    sums = declared.cells.groupby("code")[["value", "kg"]].sum()
+    _table([{"code": code, currency: row["value"], "kg": row["kg"]} for code, row in sums.iterrows()])
+    for finding in declared.findings:
+        click.echo(f"{finding.severity}: {finding.check} {finding.message}")
 
 
 def _summary(parsed: Any) -> dict[str, Any]:

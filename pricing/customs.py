@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import ModuleType
 from urllib.parse import quote, urljoin
@@ -19,7 +20,6 @@ import orjson
 import pandas as pd
 
 from pricing import cells
-from pricing.archive import Archive
 from pricing.config import Code, Customs, Source
 from pricing.declarations import Declared, Reply, Request, Scope, frame
 from pricing.errors import FetchError, ParseError
@@ -53,7 +53,6 @@ class Office:
     source: Source
     codes: Sequence[Code]
     store: Store
-    archive: Archive
     client: Client
     environ: Mapping[str, str]
     now: Callable[[], dt.datetime]
@@ -338,3 +337,35 @@ def register(name: str, source: Source, codes: Sequence[Code]) -> str:
         "codes": [(c.code, c.units, c.valid_from, c.valid_to) for c in codes],
     }
     return hashlib.sha256(orjson.dumps(facts)).hexdigest()
+
+
+def first_answer(
+    name: str, source: Source, codes: Sequence[Code], client: Client, environ: Mapping[str, str], now: dt.datetime
+) -> Declared:
+    """Ask the newest question once and read the answer, storing nothing. Raises FetchError and ParseError."""
+    with Store(":memory:") as store:
+        office = Office(name, source, codes, store, client, environ, lambda: now, time.sleep, nullcontext)
+        request = office.module.requests(*_planning(office))[0]
+        reply, answer = _answer(office, request)
+        while reply.kind == "too-big":
+            halves = office.module.halves(request, source)
+            if halves is None:
+                raise FetchError(f"{request.url}: too big, and cannot be halved", permanent=True)
+            request = halves[0]
+            reply, answer = _answer(office, request)
+        if reply.kind == "empty" or answer.raw is None:
+            return Declared(frame([]), request.scope)
+        found: Declared = office.module.declarations(answer.raw, codes, source)
+        return found
+
+
+def read(name: str, source: Source, codes: Sequence[Code], raw: bytes) -> Declared:
+    """Read a kept document. Raises ParseError, in the publisher's words where it is no data."""
+    module = load(name, source)
+    reply: Reply = module.understood(raw) if hasattr(module, "understood") else Reply("data")
+    if reply.kind == "empty":
+        return Declared(frame([]), Scope((), "", ""))
+    if reply.kind != "data":
+        raise ParseError(f"no data ({reply.kind}): {reply.message}")
+    declared: Declared = module.declarations(raw, codes, source)
+    return declared

@@ -178,7 +178,7 @@ def _visit_office(ws: Workspace, client: Client, name: str, source: Source) -> O
     if not codes:
         return Outcome(name, "skipped", "the methodology names no tariff code of this system")
     office = customs.Office(
-        name, source, codes, ws.store, ws.archive, client, ws.environ, ws.now, ws.sleep, lambda: writing(ws.data)
+        name, source, codes, ws.store, client, ws.environ, ws.now, ws.sleep, lambda: writing(ws.data)
     )
     visit = customs.collect(office)
     trouble = visit.failed or visit.left
@@ -319,8 +319,7 @@ def _read_cells(
 
 
 def _declared(ws: Workspace, name: str, source: Source, raw: bytes) -> Declared:
-    declared: Declared = sources.load(name, source).declarations(raw, ws.codes(source), source)
-    return declared
+    return customs.read(name, source, ws.codes(source), raw)
 
 
 def _without_older(

@@ -202,11 +202,21 @@ def _latest(edition: Edition, frame: pd.DataFrame, source: str) -> dict[str, Any
     age = form.age_days(edition, row["period"])
     return {
         **{k: row[k] for k in ("period", "value", "unrounded", "low", "high", "status", "grade")},
-        "change": form.change(values),
+        "change": _changes(values, _rules(edition).window_months),
         "age_days": age,
         "stale": age > allowed,
         "withheld_since": [{"period": p, "rule": frame.at[p, "rule"]} for p in frame.index[frame.index > given[-1]]],
     }
+
+
+def _changes(values: pd.Series, window: int) -> dict[str, Any]:
+    """Per cent against the last window that shares no month with this one, and against the year before."""
+    last = str(values.index[-1])
+    out: dict[str, Any] = {}
+    for name, months in (("window", window), ("year", 12)):
+        before = str(pd.Period(last, "M") - months)
+        out[name] = form.per_cent(values[last], values[before]) if before in values.index else None
+    return out | {"unit": "%"}
 
 
 def _counted(one: Indicator) -> dict[str, int]:
@@ -408,6 +418,7 @@ def gap_files(edition: Edition, figures: Figures, files: dict[str, bytes]) -> li
                     "The two differ in grade, delivery and what the sellers' margin holds, so the level is to be read "
                     "with care; its change says more."
                 ),
+                "latest": form.aged(edition, rows[-1], pair),
                 "values": rows,
             }
         )
@@ -416,7 +427,7 @@ def gap_files(edition: Edition, figures: Figures, files: dict[str, bytes]) -> li
                 "id": key,
                 "china": gap.china,
                 "other": gap.other,
-                "latest": rows[-1],
+                "latest": form.aged(edition, rows[-1], pair),
                 "sources": sources,
                 "href": f"/v1/gaps/{key}",
             }

@@ -14,6 +14,7 @@ from flask import Blueprint, Response, render_template, request
 from pricing.web.answers import COMMON, Document, Finished, cached_for, made
 from pricing.web.api import is_stale
 from pricing.web.problems import Problem
+from pricing.web.query import LEGS
 from pricing.web.releases import Snapshot, Tree
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -57,14 +58,56 @@ def _protection(style: str) -> list[tuple[str, str]]:
 
 def _content(snapshot: Snapshot) -> dict[str, Any]:
     indices, prices = (_listed(snapshot, name) for name in ("indices", "prices"))
-    return {"minute": minute, "facts": snapshot.facts, "indices": indices, "prices": prices}
+    tables = {"indicators": _indicators(snapshot), "gaps": _gaps(snapshot)}
+    return {"minute": minute, "facts": snapshot.facts, "indices": indices, "prices": prices, **tables}
+
+
+def _entries(snapshot: Snapshot, name: str) -> list[dict[str, Any]]:
+    """Return the entries of a list document; none where the release has no such list."""
+    document = snapshot.json(f"{name}.json")
+    entries = document.get(name, []) if isinstance(document, dict) else []
+    return [entry for entry in entries if isinstance(entry, dict) and entry.get("id")]
+
+
+def _indicators(snapshot: Snapshot) -> list[dict[str, str]]:
+    """One row per product and origin: the legs of the newest month that any of them has."""
+    rows = []
+    for entry in _entries(snapshot, "indicators"):
+        for origin, legs in (entry.get("latest") or {}).items():
+            period = max((figure["period"] for figure in legs.values() if figure), default="")
+            if period:
+                shown = {leg: f if (f := legs.get(leg)) and f["period"] == period else {} for leg in LEGS}
+                rows.append(
+                    {
+                        "title": str(entry["id"]),
+                        "href": f"/v1/indicators/{entry['id']}",
+                        "origin": str(origin).upper(),
+                        "unit": str(entry.get("unit") or ""),
+                        "period": period + (", stale" if any(f.get("stale") for f in shown.values()) else ""),
+                        **{leg: number(figure.get("value")) for leg, figure in shown.items()},
+                    }
+                )
+    return rows
+
+
+def _gaps(snapshot: Snapshot) -> list[dict[str, str]]:
+    return [
+        {
+            "title": str(entry["id"]),
+            "href": f"/v1/gaps/{entry['id']}",
+            "gap": change((entry.get("latest") or {}).get("value")),
+            "china": number((entry.get("latest") or {}).get("china")),
+            "other": number((entry.get("latest") or {}).get("other")),
+            "period": str((entry.get("latest") or {}).get("period") or "")
+            + (", stale" if (entry.get("latest") or {}).get("stale") else ""),
+        }
+        for entry in _entries(snapshot, "gaps")
+    ]
 
 
 def _listed(snapshot: Snapshot, name: str) -> list[dict[str, str]]:
     """Return the rows of one table as text; what a list document does not say leaves its cell empty."""
-    document = snapshot.json(f"{name}.json")
-    entries = document.get(name, []) if isinstance(document, dict) else []
-    return [row for entry in entries if isinstance(entry, dict) and entry.get("id") for row in _rows(name, entry)]
+    return [row for entry in _entries(snapshot, name) for row in _rows(name, entry)]
 
 
 def _rows(name: str, entry: Mapping[str, Any]) -> Iterator[dict[str, str]]:
