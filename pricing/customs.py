@@ -21,7 +21,7 @@ import pandas as pd
 
 from pricing import cells
 from pricing.config import Code, Customs, Source
-from pricing.declarations import Declared, Reply, Request, Scope, frame
+from pricing.declarations import Declared, Reply, Request, Scope, frame, once
 from pricing.errors import FetchError, ParseError
 from pricing.fetch import Answer, Client
 from pricing.quality import Finding
@@ -298,10 +298,11 @@ def keep(
         What the question asked for; None: what the document says of itself.
     """
     asked = scope or declared.scope
-    shown = declared.cells
+    shown, doubts = once(declared.cells)
+    held = declared.held.union(*(f.evidence.get("codes", ()) for f in doubts))
     later = shown["period"] > at.strftime("%Y-%m")
     outside = ~(shown["code"].isin(asked.codes) & shown["period"].between(asked.first, asked.last))
-    findings = [
+    findings = doubts + [
         Finding(check, "error", f"{int(which.sum())} cells {what}, the first {_named(shown[which])}: held back")
         for check, which, what in (
             ("period-to-come", later, "of months that have not come"),
@@ -310,7 +311,9 @@ def keep(
         if which.any()
     ]
     if findings:
-        declared = replace(declared, cells=shown[~later & ~outside], findings=(*declared.findings, *findings))
+        declared = replace(
+            declared, cells=shown[~later & ~outside], findings=(*declared.findings, *findings), held=held
+        )
     return cells.append(
         store,
         document,

@@ -95,3 +95,27 @@ class Declared:
 def frame(rows: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
     """Make the cells frame from rows in the order of ``COLUMNS``."""
     return pd.DataFrame(list(rows), columns=list(COLUMNS)).astype({"value": "float64", "kg": "float64"})
+
+
+def once(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
+    """Keep one of rows that say the same of one cell and month, and nothing where they differ.
+
+    The sum of rows that repeat would count trade twice, and which of two is right cannot be known here.
+    """
+    key = ["code", "reporter", "partner", "period"]
+    distinct = cells.drop_duplicates([*key, "value", "kg", "status"])
+    findings = []
+    if repeated := len(cells) - len(distinct):
+        findings.append(Finding("duplicate-cell", "note", f"{repeated} rows repeat another one: counted once"))
+    twins = distinct.duplicated(key, keep=False)
+    if twins.any():
+        first = distinct[twins].iloc[0]
+        places = len(distinct[twins][key].drop_duplicates())
+        message = (
+            f"{places} cells are given twice and differ, the first {first['code']} {first['reporter']} from "
+            f"{first['partner']} {first['period']}: none accepted"
+        )
+        codes = sorted(set(distinct[twins]["code"]))
+        evidence = {"cells": places, "rows": int(twins.sum()), "codes": codes}
+        findings.append(Finding("duplicate-cell", "error", message, evidence=evidence))
+    return distinct[~twins], findings

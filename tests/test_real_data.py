@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from pricing import config, pipeline
+from pricing import config, declarations, pipeline
 from pricing.store import Store
 from pricing.web.app import create_app
 from service import main
@@ -350,3 +351,14 @@ def test_in_a_live_database_the_clock_says_when(tmp_path: Path) -> None:
     result = call(tmp_path, "release", "--at", "2026-04-01")
     assert result.exit_code == 2 and "the clock says" in result.stderr
     assert call(tmp_path, "release").exit_code == 0
+
+
+def test_the_repeated_rows_of_the_atlas_are_counted_once_and_its_contradictions_not_at_all():
+    raw = pd.read_csv(SHARED / "data" / "trade" / "comtrade_2024_atlas.csv.gz", dtype={"cmd": str})
+    rows = raw.assign(code=raw["cmd"] + raw["flow"], period="2024-12", kg=raw["netwgt"], status="normal")
+    kept, findings = declarations.once(rows[list(declarations.COLUMNS)])
+    repeated, contradicted = findings
+    assert int(raw.duplicated().sum()) == 90_083  # as counted when the file was gathered
+    assert repeated.message.startswith("90083 rows") and repeated.severity == "note"
+    assert contradicted.severity == "error" and contradicted.evidence["rows"] == len(raw) - 90_083 - len(kept)
+    assert not kept.duplicated(["code", "reporter", "partner", "period"]).any()
