@@ -25,7 +25,7 @@ from pricing import __version__
 from pricing.errors import ConfigError, PricingError
 
 if TYPE_CHECKING:
-    from pricing.config import Methodology, Operation
+    from pricing.config import Methodology, Operation, Replica
     from pricing.pipeline import Outcome, Workspace
 
 HERE = Path(__file__).resolve().parent
@@ -349,6 +349,77 @@ def status(ctx: click.Context, as_json: bool) -> None:
         click.echo("no release yet: 'lodemark collect', then 'lodemark release'")
 
 
+@main.command("index")
+@click.argument("name")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--source", required=True, help="Whose index it is.")
+@as_json_option
+@click.pass_context
+def index_command(ctx: click.Context, name: str, files: tuple[Path, ...], source: str, as_json: bool) -> None:
+    """Rebuild the index NAME of another publisher from their documents, and compare it with theirs.
+
+    Takes FILES, or else every document of SOURCE that was collected.
+    """
+    from pricing import config
+    from pricing import sources as readers
+
+    _, operation, _ = _settings(ctx)
+    _known(operation, source)
+    folder = ctx.obj["config"].resolve().parent / operation.methodology / "replicas"
+    baskets = config.load_replicas(folder, source).baskets
+    if name not in baskets:
+        raise click.UsageError(f"{source} has no index {name!r} that is reproduced; there are {', '.join(baskets)}")
+    reader = readers.load(source, operation.sources[source])
+    rows = [
+        {"document": document, **_reproduced(reader, raw, baskets[name])}
+        for document, raw in _documents(ctx, source, files)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _table(rows)
+    sys.exit(0 if all(row["agrees"] for row in rows) else 1)
+
+
+def _documents(ctx: click.Context, source: str, files: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:
+    """Documents of a source, each once: the files named, or those that were collected, oldest first."""
+    if files:
+        yield from ((str(path), path.read_bytes()) for path in _expand(files))
+        return
+    with _workspace(ctx, looking=True) as ws:
+        kept = dict.fromkeys(d["sha256"] for d in ws.store.documents() if d["source"] == source)
+        if not kept:
+            raise PricingError(f"{ws.data}: no document of {source} was collected yet; name files, or collect it")
+        yield from ((sha256[:12], ws.archive.get(sha256)) for sha256 in kept)
+
+
+def _reproduced(reader: Any, raw: bytes, basket: Replica) -> dict[str, Any]:
+    """How well one document's published index is reproduced; one that cannot be read does not stop the others."""
+    from pricing import replica
+
+    try:
+        prices = reader.monthly_prices(raw, [(m.column, *m.aliases) for m in basket.members])
+        published = reader.published_indices(raw, [basket.index])
+        found = replica.compared(prices.values, published.values[basket.index], basket)
+    except PricingError as error:
+        return {**dict.fromkeys(_REPRODUCED), "agrees": False, "message": str(error)}
+    last = found.frame.iloc[-1]
+    facts = (
+        str(prices.published) if prices.published else None,
+        found.months,
+        found.frame.index[0],
+        found.frame.index[-1],
+        *(None if last.isna()[one] else float(last[one]) for one in ("published", "rebuilt")),
+        *(found.largest(difference) if found.months else None for difference in ("relative", "absolute")),
+    )
+    lacking = f"one of the two is missing in {', '.join(found.unmatched)}" if found.unmatched else ""
+    agrees = found.agrees(basket.tolerance)
+    return {**dict(zip(_REPRODUCED, facts, strict=True)), "agrees": agrees, "message": lacking}
+
+
+_REPRODUCED = ("vintage", "months", "first", "last", "published", "rebuilt", "largest_relative", "largest_absolute")
+
+
 @main.group()
 def sources() -> None:
     """Look at sources, reach them, try a file before it goes live."""
@@ -662,16 +733,23 @@ def _invite(port: int, seconds: float) -> None:
         ("/v1/indices/critical-minerals", "an index, with weights, contributions and coverage"),
         ("/v1/prices/gallium/metal/XCN", "a reference price outside China"),
         ("/v1/prices/gallium/metal/CN", "and the same metal in China"),
+        ("/v1/indicators/gallium/metal", "what its imports were worth per tonne; not a price"),
+        ("/v1/gaps", "China's prices beside those outside"),
         ("/v1/releases", "the releases, a new one each market day"),
     ):
         click.echo(f"  {base + path:<58} {what}")
 
 
 def _show_collected(day: dt.date, outcomes: list[Outcome]) -> None:
-    """One line: what the contributors sent."""
-    new, revised = (sum(getattr(o.changes, name) for o in outcomes) for name in ("new", "revised"))
-    houses = ", ".join(o.source.removeprefix("demo-") for o in outcomes if o.outcome == "new")
-    click.echo(f"{day}  {new} quotations from {houses}" + (f"; {revised} revised" if revised else ""))
+    """One line: what the contributors and the customs offices sent."""
+    parts = []
+    for what, customs in (("quotations", False), ("customs cells", True)):
+        came = [o for o in outcomes if o.outcome == "new" and ("customs" in o.source) == customs]
+        if came:
+            new, revised = (sum(getattr(o.changes, name) for o in came) for name in ("new", "revised"))
+            names = ", ".join(o.source.removeprefix("demo-").removeprefix("customs-") for o in came)
+            parts.append(f"{new} {what} from {names}" + (f", {revised} revised" if revised else ""))
+    click.echo(f"{day}  " + "; ".join(parts))
 
 
 def _show_release(day: dt.date, made: Any) -> None:

@@ -535,8 +535,8 @@ def records(
         others = {
             f"{o}/{leg}": v for (m, s, o, z), v in values.items() if (m, s, z) == (mineral, stage, leg) and o > origin
         }
-        quotation = rules.quotations.get(key, "") if leg == "WLD" else ""
-        if quotation in priced:
+        quotation = rules.quotations.get(key, "")
+        if quotation in priced and quotation.endswith(f"/{leg}"):
             months = priced[quotation].months["unrounded"]
             others[f"prices/{quotation}"] = _windowed(months, rules.window_months)
         for name, other in others.items():

@@ -48,6 +48,19 @@ class Played:
         (row,) = [r for r in rows if r["period"] == day.isoformat()]
         return dict(row)
 
+    def cell(self, released: dt.date, product: str, origin: str, month: str, reporter: str, partner: str) -> list[Any]:
+        """A customs cell as a release shows it, value and what follows; empty where it shows none."""
+        cells = self.read(released, f"indicators/{product}/{origin}/{month[:4]}.json")["cells"]
+        assert cells["columns"] == ["period", "code", "reporter", "partner", "value", "kg", "usd", "tonnes", "rule"]
+        rows = [r[4:] for r in cells["rows"] if (r[0], r[2], r[3]) == (month, reporter, partner)]
+        assert len(rows) <= 1
+        return list(rows[0]) if rows else []
+
+    def unit_value(self, released: dt.date, product: str, origin: str, leg: str, month: str) -> dict[str, Any]:
+        rows = self.read(released, f"indicators/{product}/{origin}/{month[:4]}.json")["values"][leg]
+        (row,) = [r for r in rows if r["period"] == month]
+        return dict(row)
+
     def price(self, released: dt.date, market: str, day: dt.date) -> float:
         return float(self.record(released, market, day)["unrounded"])
 
@@ -60,7 +73,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     clock = demonstration.Clock(dt.datetime.combine(demonstration.FIRST_LIVE_DAY, demonstration.CLOSE))
     made = {}
     with pipeline.opened(data, operation, method, clock, simulated=True) as ws:
-        for document in demo.history():
+        for document in demonstration.history():
             if document.published.year >= 2023:  # enough for the base period and its link, and half the time
                 end = dt.datetime.combine(document.published, dt.time.max, tzinfo=dt.UTC)
                 pipeline.take(ws, document.source, document.raw, end, document.name)
@@ -195,6 +208,96 @@ def test_an_origin_that_drops_out_is_missing_from_the_records_and_moves_no_price
             )  # the slowest assesses within 2.5 %
 
 
+# ------------------------------------------------------------------------------- the customs offices
+
+PRODUCTS = {
+    "gallium/metal": "gallium/metal", "antimony/metal": "antimony/metal", "tungsten/apt": "tungsten/chemical",
+    "lithium/carbonate": "lithium/chemical",
+}  # fmt: skip
+
+
+def test_unit_values_lie_near_what_the_true_market_asked_for_the_months_before(played: Played) -> None:
+    """Independent truth: the simulated market, a month before each of the window's three."""
+    judged = 0
+    for product, market in PRODUCTS.items():
+        for origin in ("eu", "us"):
+            for leg in ("CN", "XCN"):
+                true = demo.truth(f"{market}/{leg}").resample("MS").mean()
+                for row in recent_values(played, product, origin, leg):
+                    if row["value"] is not None:
+                        month = pd.Period(row["period"], "M")
+                        paid = true[(month - 3).to_timestamp() : (month - 1).to_timestamp()].mean()  # type: ignore[misc]
+                        assert row["unrounded"] == pytest.approx(paid, rel=0.25), (product, origin, leg, row)
+                        assert row["low"] < row["value"] < row["high"] and row["grade"] == "C"
+                        judged += 1
+    assert judged > 350, "of 16 legs and three years"
+
+
+def recent_values(played: Played, product: str, origin: str, leg: str) -> list[dict[str, Any]]:
+    return list(played.read(DAYS[-1], f"indicators/{product}.json")["origins"][origin]["values"][leg])
+
+
+def test_a_month_without_its_main_reporter_is_withheld_until_that_has_spoken(played: Played) -> None:
+    before, after = (
+        [played.unit_value(day, p, "eu", leg, "2025-11") for p in PRODUCTS for leg in ("CN", "XCN", "WLD")]
+        for day in (DAYS[0], DAYS[3])
+    )
+    assert {row["rule"] for row in before} == {"incomplete"} and all(row["reported"] < 0.7 for row in before)
+    assert all(row["reported"] == 1 and row["rule"] != "incomplete" for row in after)
+    assert sum(row["value"] is not None for row in after) >= 9
+    line = played.read(DAYS[0], "indicators/gallium/metal.json")["origins"]["eu"]["latest"]["XCN"]
+    assert line["period"] == "2025-10"
+    assert line["withheld_since"] == [{"period": "2025-11", "rule": "incomplete"}]
+
+
+def test_the_revision_of_a_month_shows_between_two_releases(played: Played) -> None:
+    place = ("gallium/metal", "eu", "2025-11", "DE", "KR")
+    before, after = (played.cell(day, *place) for day in (DAYS[0], DAYS[3]))
+    assert before[0] != after[0] and after[0] == pytest.approx(before[0], rel=0.2)
+    missing, there = (played.cell(day, "gallium/metal", "eu", "2025-11", "NL", "CN") for day in (DAYS[0], DAYS[3]))
+    assert missing == [] and there[0] > 0
+
+
+def test_a_wrong_unit_is_excluded_by_its_rule_and_a_mended_one_is_used(played: Played) -> None:
+    value, kg, *_, rule = played.cell(DAYS[0], "antimony/metal", "eu", "2023-06", "NL", "TJ")
+    assert kg < 1000 and value > 100_000 and rule == "implausible-mass (kg and t)"
+    *_, rule = played.cell(DAYS[0], "tungsten/apt", "us", "2024-08", "US", "CN")
+    assert rule == "implausible-mass (a decimal place)"
+    *_, tonnes, rule = played.cell(DAYS[0], "gallium/metal", "eu", "2025-10", "NL", "CN")
+    assert rule == "" and 0.1 < tonnes < 10, "told in grams in December, in kilograms in January"
+
+
+def test_parcels_and_secret_cells_of_antimony_are_counted_and_in_no_figure(played: Played) -> None:
+    document = played.read(DAYS[-1], "indicators/antimony/metal.json")
+    counted = {origin: facts["exclusions"] for origin, facts in document["origins"].items()}
+    assert counted["eu"]["confidential"] > 0 and "confidential" not in counted["us"]
+    assert counted["eu"]["implausible-mass"] > 0
+    partners = {p["partner"] for p in document["origins"]["eu"]["supply"]["partners"]}
+    assert partners == {"CN", "TJ", "VN", "KR"}
+
+
+def test_china_is_cheaper_where_the_market_says_so_and_the_gap_is_published(played: Played) -> None:
+    day = dt.date(2025, 10, 31)
+    true = [float(demo.truth(f"gallium/metal/{z}")[: pd.Timestamp(day)][-60:].mean()) for z in ("CN", "XCN")]
+    for origin, facts in played.read(DAYS[-1], "indicators/gallium/metal.json")["origins"].items():
+        (gap,) = [g for g in facts["gap"] if g["period"] == "2025-11"]
+        assert gap["value"] == pytest.approx((true[0] / true[1] - 1) * 100, abs=8), origin
+        assert gap["low"] < gap["value"] < gap["high"] < 0
+    lines = {g["id"]: g for g in played.read(DAYS[-1], "gaps.json")["gaps"]}
+    assert lines["gallium/metal"]["latest"]["period"] == "2026-01"
+
+
+def test_an_index_of_imports_is_published_for_each_office_and_its_parts_add_up(played: Played) -> None:
+    lines = played.read(DAYS[-1], "imports.json")["imports"]
+    assert {line["id"] for line in lines} == {f"critical-minerals-imports/{o}" for o in ("eu", "us")}
+    for line in lines:
+        assert line["latest"]["period"] == "2025-12" and line["latest"]["covered"] > 0.8
+        rows = played.read(DAYS[-1], f"imports/{line['id']}/2025.json")["values"]
+        for before, row in zip(rows, rows[1:], strict=False):
+            moved = row["unrounded"] - before["unrounded"]
+            assert sum(row["moved_by"].values()) == pytest.approx(moved, abs=1e-9)
+
+
 # ------------------------------------------------------------------------------ nothing but itself
 
 
@@ -203,13 +306,12 @@ def test_two_runs_give_the_same_bytes_in_any_process(tmp_path: Path) -> None:
     code = """
 import sys, json, pathlib, datetime as dt
 from pricing import config, demonstration as d, pipeline
-from pricing.sources import demo
 data = pathlib.Path(sys.argv[1])
 method = config.load_methodology(pathlib.Path("methodology/demo"))
 clock = d.Clock(dt.datetime.combine(d.FIRST_LIVE_DAY, d.CLOSE))
 operation = d.operation(pathlib.Path("data"))
 with pipeline.opened(data, operation, method, clock, simulated=True) as ws:
-    for x in (x for x in demo.history() if x.published.year >= 2025):
+    for x in (x for x in d.history() if x.published.year >= 2025):
         pipeline.take(ws, x.source, x.raw, dt.datetime.combine(x.published, dt.time.max, tzinfo=dt.UTC), x.name)
     for day in d.market_days(d.FIRST_LIVE_DAY, 2):
         d.collect_day(ws, clock, day)

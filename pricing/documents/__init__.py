@@ -28,6 +28,7 @@ from pricing.figures import Figures
 from pricing.published import Row
 from pricing.releases import canonical
 
+_OFFICE = {"system", "origin", "title", "currency", "valuation", "china", "since"}
 __all__ = ["NOTE", "RECENT", "Documents", "Edition", "Kept", "build"]
 
 
@@ -135,7 +136,7 @@ def _sources(edition: Edition, facts: Mapping[str, Any], left_out: Mapping[str, 
         }
         if customs and source.customs is not None:
             row |= {"url": source.url or None, "data": facts.get(name)}
-            row["customs"] = source.customs.model_dump(mode="json", exclude={"key_environment"})
+            row["customs"] = source.customs.model_dump(mode="json", include=_OFFICE)
         if used:
             row["url"] = source.url or None
             row["data"] = facts.get(name)

@@ -17,7 +17,7 @@ from pricing.config import Code, Customs, ImportBasket, Trade
 from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
 from pricing.documents.prices import market_sources
-from pricing.figures import Figures, Gap
+from pricing.figures import Beside, Figures, Gap
 from pricing.imports import ImportIndex
 from pricing.published import Row
 from pricing.releases import canonical
@@ -28,6 +28,9 @@ NOT_A_PRICE = (
     "A unit value is the value of imports over their mass. It is not a price: it moves with the mix of qualities, "
     "contracts and partners. Three-month values overlap: they measure neither volatility nor forecast skill."
 )
+_MASSES = ("low", "high", "month_value", "tonnes")
+_COUNTS = ("months", "cells", "partners")
+_SHARES = ("kept_value", "largest", "china_share", "reported")
 _CELLS = ["period", "code", "reporter", "partner", "value", "kg", "usd", "tonnes", "rule"]
 
 
@@ -75,8 +78,8 @@ def _product_files(
             "currency": customs.currency,
             "codes": [_code_facts(c) for c in edition.methodology.codes if _counts(c, customs, one)],
             "latest": latest[one.origin],
-            "values": {leg: _values(frame)[-RECENT["monthly"] :] for leg, frame in one.frames.items()},
-            "gap": _gap_values(one.gap)[-RECENT["monthly"] :],
+            "values": {leg: _values(frame.iloc[-RECENT["monthly"] :]) for leg, frame in one.frames.items()},
+            "gap": _gap_values(one.gap.iloc[-RECENT["monthly"] :]),
             "exclusions": _counted(one),
             "supply": _supply(one, figures.partners.get(one.origin, {})),
             "history": form.history(f"/v1/indicators/{key}", one.origin, months),
@@ -96,7 +99,7 @@ def _product_files(
             "meta": edition.meta(f"indicators/{key}", sources),
             "indicator": facts,
             "origins": origins,
-            "record": [asdict(r.record) | {"of": r.of, "beside": r.beside} for r in figures.records.get(key, ())],
+            "record": [_record(r) for r in figures.records.get(key, ())],
         }
     )
     return {
@@ -106,6 +109,11 @@ def _product_files(
         "sources": sorted(sources),
         "href": f"/v1/indicators/{key}",
     }
+
+
+def _record(row: Beside) -> dict[str, Any]:
+    found = {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(row.record).items()}
+    return {"of": row.of, "beside": row.beside, **found}
 
 
 def unit(one: Indicator, edition: Edition) -> str:
@@ -136,7 +144,7 @@ def _code_facts(code: Code) -> dict[str, Any]:
         "valid_from": code.valid_from or None,
         "valid_to": code.valid_to or None,
         "units": list(code.units),
-        "counts": code.basis,
+        "mass": "contained" if code.basis == "contained" else "gross",
         "content": code.content,
         "content_source": code.content_source or None,
         "stem": code.stem or None,
@@ -157,26 +165,24 @@ def significant(value: float | None) -> float | None:
 
 
 def _values(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    rounded = ("low", "high", "month_value", "tonnes")
-    shares = ("kept_value", "kept_tonnes", "largest", "china_share", "reported")
-    columns = {c: form.numbers(frame[c]) for c in ("value", "hhi", *rounded, *shares)}
+    columns = {c: form.numbers(frame[c]) for c in ("value", "hhi", *_MASSES, *_SHARES)}
+    words: dict[str, list[Any]] = {c: frame[c].tolist() for c in ("rule", "break", *_COUNTS)}
     out = []
-    for t, (period, rule, broken) in enumerate(zip(frame.index, frame["rule"], frame["break"], strict=True)):
-        value = columns["value"][t]
-        hhi = columns["hhi"][t]
+    for t, period in enumerate(frame.index.tolist()):
+        value, hhi = columns["value"][t], columns["hhi"][t]
         out.append(
             {
                 "period": period,
                 "value": significant(value),
                 "unrounded": value,
                 "status": "normal" if value is not None else "withheld",
-                "rule": rule or None,
+                "rule": words["rule"][t] or None,
                 "grade": "C" if value is not None else None,
-                **{c: significant(columns[c][t]) for c in rounded},
-                **{c: int(frame[c].iloc[t]) for c in ("months", "cells", "partners")},
-                **{c: None if (x := columns[c][t]) is None else round(x, 4) for c in shares},
+                **{c: significant(columns[c][t]) for c in _MASSES},
+                **{c: int(words[c][t]) for c in _COUNTS},
+                **{c: None if (x := columns[c][t]) is None else round(x, 4) for c in _SHARES},
                 "hhi": None if hhi is None else round(hhi),
-                "break": bool(broken),
+                "break": bool(words["break"][t]),
             }
         )
     return out

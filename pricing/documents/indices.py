@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from pricing.figures import BasketFigures, Figures
 from pricing.index import Index
 from pricing.published import Row
 from pricing.releases import canonical
+from pricing.trade import Indicator
 
 
 def index_files(
@@ -51,7 +52,8 @@ def index_files(
         recent[frequency] = values[-RECENT[frequency] :]
         history[frequency] = form.history(f"/v1/indices/{name}", frequency, index.frame.index)
         latest[frequency] = form.aged(edition, _latest_index(index, rule.rounding), members)
-    statement = _statement(rule, basket)
+    beside = _indicators_beside(rule, basket, figures)
+    statement = _statement(rule, basket, beside)
     document = {
         "meta": edition.meta(name, sources),
         "title": rule.title,
@@ -62,7 +64,7 @@ def index_files(
         "formula": "capped fixed basket (Lowe type), linked each year on the mean of the link month",
         "cap": rule.cap,
         "link_month": rule.link_month,
-        "coverage": basket.coverage | {"statement": statement},
+        "coverage": basket.coverage | {"statement": statement, "indicators": beside},
         "weights": _weights(edition, basket),
         "latest": latest,
         "contributions": {f: _moved(i, range(len(i.frame) - 1, len(i.frame)))[0] for f, i in basket.indices.items()},
@@ -195,7 +197,19 @@ def _basket_sources(edition: Edition, rule: Basket, basket: BasketFigures, figur
     return sources | {known[p.production] for p in rule.constituents if p.production in known}
 
 
-def _statement(rule: Basket, basket: BasketFigures) -> str:
+def _indicators_beside(rule: Basket, basket: BasketFigures, figures: Figures) -> dict[str, list[str]]:
+    """Return the indicators of minerals that have no own price in the basket: evidence, but not in the index."""
+    missing = {p.mineral for p in rule.constituents if p.key in basket.coverage["missing"]}
+    products = sorted({f"{i.mineral}/{i.stage}" for i in figures.indicators if _has_value(i)})
+    found = {m: [f"/v1/indicators/{p}" for p in products if p.split("/")[0] == m] for m in sorted(missing)}
+    return {mineral: hrefs for mineral, hrefs in found.items() if hrefs}
+
+
+def _has_value(indicator: Indicator) -> bool:
+    return any((frame["rule"] == "").any() for frame in indicator.frames.values())
+
+
+def _statement(rule: Basket, basket: BasketFigures, beside: Mapping[str, list[str]]) -> str:
     """Say in plain words what an index covers and what it does not."""
     c = basket.coverage
     if c["priced"] == c["listed"]:
@@ -208,6 +222,8 @@ def _statement(rule: Basket, basket: BasketFigures) -> str:
         text += "."
     if c["missing"]:
         text += f" Without a price: {', '.join(c['missing'])}."
+    if beside:
+        text += f" Of these, customs give unit values, which are not in the index, for: {', '.join(beside)}."
     if basket.withheld:
         text += f" Not published: {basket.withheld}."
     return text

@@ -76,18 +76,25 @@ def _indicators(snapshot: Snapshot) -> list[dict[str, str]]:
         for origin, legs in (entry.get("latest") or {}).items():
             period = max((figure["period"] for figure in legs.values() if figure), default="")
             if period:
-                shown = {leg: f if (f := legs.get(leg)) and f["period"] == period else {} for leg in LEGS}
+                shown = {leg: legs.get(leg) or {} for leg in LEGS}
                 rows.append(
                     {
                         "title": str(entry["id"]),
                         "href": f"/v1/indicators/{entry['id']}",
                         "origin": str(origin).upper(),
                         "unit": str(entry.get("unit") or ""),
-                        "period": period + (", stale" if any(f.get("stale") for f in shown.values()) else ""),
-                        **{leg: number(figure.get("value")) for leg, figure in shown.items()},
+                        "period": period + (", stale" if all(f.get("stale") for f in shown.values() if f) else ""),
+                        **{leg: _of_month(figure, period) for leg, figure in shown.items()},
                     }
                 )
     return rows
+
+
+def _of_month(figure: Mapping[str, Any], month: str) -> str:
+    """Return a unit value in whole dollars; one of another month says which."""
+    value = figure.get("value")
+    text = number(value, 0 if isinstance(value, float) and value >= 1000 else None)
+    return text if figure.get("period") in (None, month) else f"{text} ({figure['period']})"
 
 
 def _gaps(snapshot: Snapshot) -> list[dict[str, str]]:
@@ -96,8 +103,8 @@ def _gaps(snapshot: Snapshot) -> list[dict[str, str]]:
             "title": str(entry["id"]),
             "href": f"/v1/gaps/{entry['id']}",
             "gap": change((entry.get("latest") or {}).get("value")),
-            "china": number((entry.get("latest") or {}).get("china")),
-            "other": number((entry.get("latest") or {}).get("other")),
+            "china": number((entry.get("latest") or {}).get("china"), 2),
+            "other": number((entry.get("latest") or {}).get("other"), 2),
             "period": str((entry.get("latest") or {}).get("period") or "")
             + (", stale" if (entry.get("latest") or {}).get("stale") else ""),
         }
