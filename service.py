@@ -377,8 +377,13 @@ def index_command(ctx: click.Context, name: str, files: tuple[Path, ...], source
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
-        _table(rows)
+        _table([{**{k: _short(v) for k, v in row.items()}, "document": Path(row["document"]).name} for row in rows])
     sys.exit(0 if all(row["agrees"] for row in rows) else 1)
+
+
+def _short(value: Any) -> Any:
+    """A number as a table has room for; a small difference stays visible."""
+    return value if not isinstance(value, float) else f"{value:.4f}" if value >= 1e-3 else f"{value:.1e}"
 
 
 def _documents(ctx: click.Context, source: str, files: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:

@@ -238,13 +238,15 @@ class Source(Settings):
         default={}, description="publication day per edition, where the file bears none"
     )
     customs: Customs | None = Field(default=None, description="customs statistics: cells by tariff code, no series")
-    series: tuple[Series, ...] = ()
+    series: tuple[Series, ...]
 
     @model_validator(mode="before")
     @classmethod
     def _presets(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("rights"), str):
             data = {**data, "rights": Rights.preset(data["rights"])}
+        if isinstance(data, dict) and data.get("customs"):
+            data = {"series": (), **data}  # customs are cells, not series
         return data
 
     @model_validator(mode="after")
@@ -569,6 +571,40 @@ class Methodology(Settings):
         return self
 
 
+class ReplicaMember(Settings):
+    """A price column of the publisher's table, and the publisher's own weight of it."""
+
+    column: str = Field(min_length=1)
+    aliases: tuple[str, ...] = Field(default=(), description="names the same column bore in other vintages")
+    weight: float = Field(gt=0, description="on the publisher's scale; shares are taken over the members")
+
+
+class Replica(Settings):
+    """Somebody else's index, rebuilt from their prices and weights: fixed base, unchained, uncapped."""
+
+    title: str
+    index: str = Field(min_length=1, description="the publisher's name of the index that it is compared with")
+    formula: Literal["young"] = Field(description="value shares over the relatives to the mean price of the base")
+    base_period: str = Field(pattern=r"^\d{4}$", description="a year, whose mean price is the base and whose level 100")
+    tolerance: float = Field(ge=0, description="largest difference, absolute and relative, that rounding explains")
+    members: tuple[ReplicaMember, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _columns_once(self) -> Replica:
+        names = [m.column for m in self.members]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"a column stands in the basket twice: {', '.join(twice)}")
+        return self
+
+
+class Replicas(Settings):
+    """``methodology/replicas/SOURCE.toml``: indices of one publisher that our formulas must reproduce."""
+
+    publisher: str
+    weights: str = Field(description="where the publisher states them")
+    baskets: dict[Slug, Replica] = Field(min_length=1)
+
+
 # --------------------------------------------------------------------------------------- loading
 
 
@@ -637,6 +673,23 @@ def load_codes(path: Path, text: str) -> tuple[Code, ...]:
     if mistakes:
         raise ConfigError(f"{path}: {_count(len(mistakes))}\n" + "\n".join(mistakes))
     return tuple(out)
+
+
+def load_replicas(folder: Path, source: str) -> Replicas:
+    """Read the indices of a source that are reproduced. Raises ConfigError that lists every mistake.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds one file for each source.
+    source : str
+        Name of the source, and of its file.
+    """
+    path = folder / f"{source}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml"))) or "none"
+        raise ConfigError(f"{path}: no index of source {source!r} is reproduced; there are those of: {known}")
+    return _validated(path, Replicas.model_validate)
 
 
 def methodology_bytes(methodology: Methodology) -> bytes:

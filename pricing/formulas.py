@@ -6,21 +6,18 @@ Every formula here but Fisher's is a weighted mean of price relatives r = p_t / 
 =====================  ==========  ===========================================  ============================
 formula                mean        weight of a product                          source
 =====================  ==========  ===========================================  ============================
-laspeyres              arithmetic  p_0 q_0                                      PPI Manual 2004, (15.5)
-paasche                arithmetic  p_0 q_t                                      PPI Manual 2004, (15.6)
-walsh                  arithmetic  p_0 sqrt(q_0 q_t)                            PPI Manual 2004, (15.19)
+laspeyres              arithmetic  p_0 q_0                                      PPI Manual 2004, ch. 15
+paasche                arithmetic  p_0 q_t                                      PPI Manual 2004, ch. 15
+walsh                  arithmetic  p_0 sqrt(q_0 q_t)                            PPI Manual 2004, ch. 15
 lowe                   arithmetic  p_0 q_b                                      CPI Manual 2020, ch. 8
 young                  arithmetic  v_b                                          CPI Manual 2020, ch. 8
-dutot                  arithmetic  p_0                                          PPI Manual 2004, ch. 20
-carli                  arithmetic  1                                            PPI Manual 2004, ch. 20
 jevons                 geometric   1                                            PPI Manual 2004, ch. 20
 geometric_laspeyres    geometric   s_0                                          Balk 2008, ch. 3
-tornqvist              geometric   (s_0 + s_t) / 2                              PPI Manual 2004, (15.81)
-sato_vartia            geometric   L(s_0, s_t)                                  Balk 2008, ch. 3
-fisher                 --          sqrt(Laspeyres x Paasche)                    PPI Manual 2004, (15.12)
+tornqvist              geometric   (s_0 + s_t) / 2                              PPI Manual 2004, ch. 15
+fisher                 --          sqrt(Laspeyres x Paasche)                    PPI Manual 2004, ch. 15
 =====================  ==========  ===========================================  ============================
 
-s are value shares, L the logarithmic mean, b the period of the basket. **Samples are matched**: a comparison
+s are value shares, b the period of the basket. **Samples are matched**: a comparison
 rests on the products priced in both of its periods (and in the basket), and shares are taken anew over these.
 A quantity of zero beside a price is an observation; a missing price is missing. What cannot be computed is
 null, never 0 or 1.
@@ -48,19 +45,16 @@ Formula = Literal[
     "tornqvist",
     "walsh",
     "jevons",
-    "dutot",
-    "carli",
     "lowe",
     "young",
     "geometric_laspeyres",
-    "sato_vartia",
 ]
 Decomposition = Literal["van_ijzeren", "nested_logmean"]
-GEOMETRIC = frozenset({"jevons", "geometric_laspeyres", "tornqvist", "sato_vartia"})
+GEOMETRIC = frozenset({"jevons", "geometric_laspeyres", "tornqvist"})
 BASKET = frozenset({"lowe", "young"})
 # formulas that read the quantities of the earlier, or of the later period
-_EARLIER = frozenset({"laspeyres", "fisher", "walsh", "geometric_laspeyres", "tornqvist", "sato_vartia"})
-_LATER = frozenset({"paasche", "fisher", "walsh", "tornqvist", "sato_vartia"})
+_EARLIER = frozenset({"laspeyres", "fisher", "walsh", "geometric_laspeyres", "tornqvist"})
+_LATER = frozenset({"paasche", "fisher", "walsh", "tornqvist"})
 
 
 def fixed_base(
@@ -155,7 +149,7 @@ def contributions(
     Notes
     -----
     A geometric mean with weights v is also the arithmetic one with weights v / L(r, P), L the logarithmic mean
-    (Balk 2008, section 4.2).
+    (Balk 2008, ch. 4).
     """
     pair = _pair(panel, formula, np.array([panel.row(base)]), np.array([panel.row(period)]), basket)
     index = _index(pair, formula)
@@ -195,22 +189,15 @@ def _tornqvist(pair: _Pair) -> Floats:
     return _share(pair.p_0 * pair.q_0) + _share(pair.p_t * pair.q_t)
 
 
-def _sato_vartia(pair: _Pair) -> Floats:
-    return logarithmic_mean(_share(pair.p_0 * pair.q_0), _share(pair.p_t * pair.q_t))
-
-
 WEIGHTS: Mapping[str, Callable[[_Pair], Floats]] = {
     "laspeyres": lambda pair: pair.p_0 * pair.q_0,
     "paasche": lambda pair: pair.p_0 * pair.q_t,
     "walsh": _walsh,
     "lowe": lambda pair: pair.p_0 * pair.basket,
     "young": lambda pair: pair.basket,
-    "dutot": lambda pair: pair.p_0,
-    "carli": lambda pair: pair.matched.astype(np.float64),
     "jevons": lambda pair: pair.matched.astype(np.float64),
     "geometric_laspeyres": lambda pair: pair.p_0 * pair.q_0,
     "tornqvist": _tornqvist,
-    "sato_vartia": _sato_vartia,
 }
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pricing.errors import MethodError
@@ -156,94 +155,6 @@ def splice(windows: Windows, method: Splice, history: History = "recalculated") 
         logs[last] = sum(known) / len(known) if known else np.nan
     kind = f"GEKS {windows.formula}, {method} splice of {width} periods on {history} history"
     return _on_base(logs, windows.periods, None, kind)
-
-
-def geary_khamis(panel: Panel, base: str | None = None) -> FixedBaseIndex:
-    """Geary-Khamis over all periods and observations (CPI Manual 2020, ch. 10; Balk 2008, ch. 7).
-
-    Parameters
-    ----------
-    panel : Panel
-    base : str, optional
-        The period whose level is 1; by default the first.
-
-    Returns
-    -------
-    FixedBaseIndex
-        P_t = sum p q / sum b q, with b_i the quantity-weighted mean over the periods of p / P. Null where no
-        product leads, over common periods, to the base.
-
-    Notes
-    -----
-    With y_t = sum p q / P_t the conditions read y = B y, where the columns of B sum to 1: one linear system.
-    """
-    values, quantities = _values(panel, "Geary-Khamis")
-    rows = _connected(values, panel, base)
-    values, quantities = values[rows], quantities[rows]
-    known = quantities.sum(axis=0) > 0
-    values, quantities = values[:, known], quantities[:, known]
-    passed = (quantities / quantities.sum(axis=0)) @ (values / values.sum(axis=1, keepdims=True)).T
-    system = np.vstack([np.eye(len(rows)) - passed, np.ones(len(rows))])
-    real = np.linalg.lstsq(system, np.append(np.zeros(len(rows)), 1.0))[0]
-    logs = np.full(len(panel.prices), np.nan)
-    logs[rows] = np.log(values.sum(axis=1)) - np.log(real)
-    return _on_base(logs, panel.prices.index, base, "Geary-Khamis")
-
-
-def time_product_dummy(panel: Panel, base: str | None = None) -> FixedBaseIndex:
-    """Weighted time-product-dummy over all periods and observations (Rao 2005; CPI Manual 2020, ch. 10).
-
-    Parameters
-    ----------
-    panel : Panel
-    base : str, optional
-        The period whose level is 1; by default the first.
-
-    Returns
-    -------
-    FixedBaseIndex
-        exp of the period effects of a least-squares regression of ln p on periods and products, each observation
-        weighted by its share of its period's value. Null where no product leads to the base.
-    """
-    values, _ = _values(panel, "time-product-dummy")
-    rows = _connected(values, panel, base)
-    weights = values[rows] / values[rows].sum(axis=1, keepdims=True)
-    weights = weights[:, weights.sum(axis=0) > 0]
-    prices = panel.prices.to_numpy()[rows][:, values[rows].sum(axis=0) > 0]
-    logs = np.log(np.where(weights > 0, prices, 1.0))
-    total = weights.sum(axis=0)
-    # the product effects are eliminated: what is left is one equation for each period
-    normal = np.diag(weights.sum(axis=1)) - (weights / total) @ weights.T
-    target = (weights * (logs - (weights * logs).sum(axis=0) / total)).sum(axis=1)
-    effects = np.full(len(panel.prices), np.nan)
-    effects[rows] = np.linalg.lstsq(normal, target)[0]
-    return _on_base(effects, panel.prices.index, base, "weighted time-product-dummy")
-
-
-def _values(panel: Panel, method: str) -> tuple[Floats, Floats]:
-    """Values and quantities, 0 where there is no price."""
-    if panel.quantities is None:
-        raise MethodError(f"{method} needs quantities, and the panel has none")
-    lacking = np.argwhere((panel.prices.notna() & panel.quantities.isna()).to_numpy())
-    if len(lacking):
-        row, column = lacking[0]
-        name, period = panel.prices.columns[column], panel.prices.index[row]
-        raise MethodError(f"{name} in {period} has a price but no quantity; give 0 if none was traded")
-    quantities = panel.quantities.fillna(0.0).to_numpy()
-    return panel.prices.fillna(0.0).to_numpy() * quantities, quantities
-
-
-def _connected(values: Floats, panel: Panel, base: str | None) -> npt.NDArray[np.int_]:
-    """Rows that share a product with the base, or with a row that does, and so on."""
-    at = 0 if base is None else panel.row(base)
-    held = values > 0
-    rows = np.zeros(len(held), dtype=bool)
-    rows[at] = held[at].any()
-    for _ in held:
-        rows = np.asarray(held[:, held[rows].any(axis=0)].any(axis=1), dtype=bool)
-    if not rows.any():
-        raise MethodError(f"base period {panel.prices.index[at]}: no product has a price and a quantity")
-    return np.flatnonzero(rows)
 
 
 def _on_base(logs: Floats, periods: pd.Index, base: str | None, formula: str) -> FixedBaseIndex:

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
     "errors", "config", "quality", "declarations", "units", "archive", "fetch", "store", "cells", "sources", "customs",
-    "reference", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "imports",
-    "index", "figures", "anomalies", "keys", "releases", "published", "documents", "pipeline", "schedule",
+    "reference", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
+    "imports", "index", "figures", "anomalies", "keys", "releases", "published", "documents", "pipeline", "schedule",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
@@ -25,7 +25,7 @@ OUTSIDE = {
 }  # fmt: skip
 PURE = (
     "chemistry", "units", "quality", "declarations", "reference", "trade", "panels", "formulas", "multilateral",
-    "chaining", "aggregation", "imputation", "imports", "index", "anomalies", "figures",
+    "chaining", "aggregation", "imputation", "replica", "imports", "index", "anomalies", "figures",
 )  # fmt: skip
 
 

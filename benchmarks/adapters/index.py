@@ -1,4 +1,7 @@
-"""Translates a golden case of an index number into calls of the project's public functions."""
+"""Translates a golden case of an index number into calls of the project's public functions.
+
+``METHODS`` are those that Lodemark offers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import get_args
 import pandas as pd
 
 from pricing import aggregation, chaining, formulas, imputation, multilateral
-from pricing.panels import ChainableIndex, FixedBaseIndex, Panel
+from pricing.panels import FixedBaseIndex, Panel
 
 
 def compute(case):
@@ -74,11 +77,6 @@ def chained_contributions(case, params):
     return parts.loc[params["period"]] * 100
 
 
-def chain_in_year(case, params):
-    movements = (series(case) / 100).where(lambda s: s.index != s.index[0])
-    return chaining.chain(ChainableIndex(movements, params["link_month"])).values * 100
-
-
 def unchain(case, params):
     values = series(case)
     return chaining.unchain(FixedBaseIndex(values, values.index[0]), params["link_month"]).values
@@ -126,82 +124,12 @@ def price_update(case, params):
     )
 
 
-# Methods that Lodemark does not offer; these show that its functions are enough to build them.
-
-
-def carry_zero_quantity(case, params):
-    prices = frames(case)
-    filled = imputation.carried(imputation.carried(prices, len(prices)).prices, len(prices), backward=True).prices
-    panel = Panel(filled, frames(case, "quantity").fillna(0.0))
-    return bilateral({**case, "method": params["formula"]}, params, panel)
-
-
-def seasons(case, of):
-    """Year × (month, product): a product of one month is a good of its own."""
-    table = of.copy()
-    table.index = pd.MultiIndex.from_arrays([table.index.str[:4], table.index.str[5:]])
-    wide = table.unstack()
-    wide.columns = [f"{month} {product}" for product, month in wide.columns]
-    return wide
-
-
-def mudgett_stone(case, params):
-    panel = Panel(seasons(case, frames(case)), seasons(case, frames(case, "quantity")))
-    return formulas.fixed_base(panel, params["formula"], params["base_year"]).values
-
-
-def year_over_year(case, params):
-    panel, out = panel_of(case), {}
-    for period in panel.prices.index:
-        rows = [period] if period.startswith(params["base_year"]) else [params["base_year"] + period[4:], period]
-        part = Panel(panel.prices.loc[rows], panel.quantities.loc[rows])
-        out[period] = formulas.fixed_base(part, params["formula"], rows[0]).values[period]
-    return out
-
-
-def rolling_year(case, params):
-    prices, quantities, out = frames(case), frames(case, "quantity"), {}
-    months = list(prices.index)
-    base = [month for month in months if month.startswith(params["base_year"])]
-    for end in range(11, len(months)):
-        year = months[end - 11 : end + 1]
-        wide = []
-        for table in (prices, quantities):
-            rows = [table.loc[sorted(part, key=lambda month: month[5:])].to_numpy().ravel() for part in (base, year)]
-            wide.append(pd.DataFrame(rows, index=["base", "year"]))
-        out[months[end]] = formulas.fixed_base(Panel(*wide), params["formula"], "base").values["year"]
-    return out
-
-
-def aggregate(case, params):
-    """Two levels: Jevons in each class, then a price-updated arithmetic mean; a class without relatives follows."""
-    classes = dict(zip(case["data"]["product"], case["data"]["class"], strict=True))
-    prices, weights = frames(case), pd.Series(case["hierarchy"]["weight"], dtype="float64")
-    moves = pd.DataFrame(
-        {
-            name: formulas.period_on_period(Panel(prices[[p for p in prices if classes[p] == name]]), "jevons").values
-            for name in weights.index
-        }
-    )
-    level, out = pd.Series(1.0, index=["all", *weights.index]), {}
-    for period in prices.index:
-        if period != prices.index[0]:
-            now = moves.loc[[period]]
-            whole = aggregation.weighted_mean(now, weights * level[weights.index]).iloc[0]
-            level = level * pd.Series({"all": whole, **now.iloc[0].fillna(whole)})
-        out |= {f"{name}|{period}": value for name, value in level.items()}
-    return out
-
-
 METHODS = {
     **dict.fromkeys(get_args(formulas.Formula), bilateral),
     "geks": geks,
-    "geary_khamis": lambda case, params: multilateral.geary_khamis(panel_of(case)).values,
-    "wtpd": lambda case, params: multilateral.time_product_dummy(panel_of(case)).values,
     "contributions": contributions,
     "chain_link": chain_link,
     "chained_contributions": chained_contributions,
-    "chain_in_year": chain_in_year,
     "unchain": unchain,
     "rebase": rebase,
     "link": link,
@@ -209,9 +137,4 @@ METHODS = {
     "imputed_index": imputed_index,
     "weighted_mean_renormalised": weighted_mean,
     "price_update_weights": price_update,
-    "index_carry_zero_q": carry_zero_quantity,
-    "aggregate": aggregate,
-    "year_over_year": year_over_year,
-    "mudgett_stone_annual": mudgett_stone,
-    "rolling_year": rolling_year,
 }

@@ -12,12 +12,14 @@ import datetime as dt
 import re
 import subprocess
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin
 
 import orjson
+import pandas as pd
 
 from pricing.config import Series, Source
 from pricing.errors import ParseError
@@ -25,6 +27,7 @@ from pricing.quality import Finding, Severity
 from pricing.sources import Parsed, frame, without_duplicates
 
 SHEET = "Monthly Prices"
+INDICES = "Monthly Indices"
 MISSING = frozenset({"..", "...", "…"})
 PLACEHOLDER = 1e-9
 """Until March 2022 the Bank wrote 1e-10 for "none"; no commodity costs so little in any unit."""
@@ -80,21 +83,79 @@ def parse(raw: bytes, series: Mapping[str, Series], source: Source) -> Parsed:
         series, or fewer than half of the configured columns: the layout has changed.
     """
     grid = open_sheet(raw, (SHEET,))[1]
-    first = _first_month(grid)
+    first = _first_month(SHEET, grid)
     units = _units_row(grid, first)
-    where = _locate(grid, units, series)
-    months = _months(grid, first, list(where.values()))
-    rows: Rows = []
-    findings: list[Finding] = []
-    for key, column in where.items():
-        cells = ((period, cell(SHEET, i, column), grid[i][column]) for i, period in months)
-        more_rows, more_findings = figures(series[key], cells, MISSING)
-        rows += more_rows
-        findings += more_findings
-    observations, twins = without_duplicates(frame(rows))
-    published, doubts = _stamp(grid[:units], max(period for _, period in months))
-    absent = tuple(key for key in series if key not in where)
-    return Parsed(observations, published, (*findings, *twins, *doubts), absent)
+    return _read(SHEET, grid, first, series, _locate(grid, units, series))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures of one sheet.
+
+    Attributes
+    ----------
+    published : date or None
+        The "Updated on" date.
+    values : DataFrame, month × name
+        NaN where the sheet has no figure.
+    """
+
+    published: dt.date | None
+    values: pd.DataFrame
+
+
+def monthly_prices(raw: bytes, columns: Sequence[Sequence[str]]) -> Table:
+    """Read some price columns, whole, each in the unit that the sheet gives it.
+
+    Parameters
+    ----------
+    raw : bytes
+        The xlsx file.
+    columns : sequence of names
+        For each column its name, which the answer uses, and the names that it bore in other vintages.
+
+    Raises
+    ------
+    ParseError
+        As ``parse`` does, and for a column that is not there or holds what cannot be read.
+    """
+    wanted = _wanted(columns)
+    grid = open_sheet(raw, (SHEET,))[1]
+    first = _first_month(SHEET, grid)
+    return _whole(SHEET, _read(SHEET, grid, first, wanted, _locate(grid, _units_row(grid, first), wanted)), wanted)
+
+
+def published_indices(raw: bytes, names: Sequence[str]) -> Table:
+    """Read the World Bank's own indices (2010 = 100).
+
+    The names of the groups stand in up to five stacked rows, one above each column, with or without a row of
+    codes below: so a column is the one that has the name anywhere above its first month.
+
+    Parameters
+    ----------
+    raw : bytes
+        The xlsx file.
+    names : sequence of str
+        Groups, such as ``Base Metals (ex. iron ore)``; case, blanks and ``**`` do not matter.
+
+    Raises
+    ------
+    ParseError
+        No such sheet, no months, no column or two of a name, or figures that cannot be read.
+    """
+    wanted = _wanted([(name,) for name in names])
+    grid = open_sheet(raw, (INDICES,))[1]
+    first = _first_month(INDICES, grid)
+    heads = [(i, j) for i in range(first) for j in range(1, len(grid[i]))]
+    where: dict[str, int] = {}
+    for key, one in wanted.items():
+        found = [(i, j) for i, j in heads if normal(grid[i][j]) == normal(one.column)]
+        if len(found) > 1:
+            places = " and ".join(cell(INDICES, i, j) for i, j in found)
+            raise ParseError(f"{places}: two columns are called {one.column!r}: the layout has changed")
+        if found:
+            where[key] = found[0][1]
+    return _whole(INDICES, _read(INDICES, grid, first, wanted, where), wanted)
 
 
 def columns(raw: bytes) -> list[str]:
@@ -106,7 +167,7 @@ def columns(raw: bytes) -> list[str]:
         As ``parse`` does, where the sheet, its months or its units are not found.
     """
     grid = open_sheet(raw, (SHEET,))[1]
-    names = grid[_units_row(grid, _first_month(grid)) - 1]
+    names = grid[_units_row(grid, _first_month(SHEET, grid)) - 1]
     return [str(name).strip() for name in names[1:] if str(name).strip()]
 
 
@@ -247,11 +308,54 @@ def _unknown(series: str, text: str, places: list[tuple[str, str]]) -> Finding:
 # ------------------------------------------------------------------------------------- this layout
 
 
-def _first_month(grid: Grid) -> int:
+def _read(sheet: str, grid: Grid, first: int, series: Mapping[str, Series], where: Mapping[str, int]) -> Parsed:
+    """Take the figures of the columns that were found, from the first month on."""
+    months = _months(sheet, grid, first, list(where.values()))
+    rows: Rows = []
+    findings: list[Finding] = []
+    for key, column in where.items():
+        cells = ((period, cell(sheet, i, column), grid[i][column]) for i, period in months)
+        more_rows, more_findings = figures(series[key], cells, MISSING)
+        rows += more_rows
+        findings += more_findings
+    observations, twins = without_duplicates(frame(rows))
+    published, doubts = _stamp(sheet, grid[:first], max(period for _, period in months))
+    absent = tuple(key for key in series if key not in where)
+    return Parsed(observations, published, (*findings, *twins, *doubts), absent)
+
+
+def _wanted(columns: Sequence[Sequence[str]]) -> dict[str, Series]:
+    """Series for columns that no setting describes, by place: a name of theirs need not be an id."""
+    return {
+        f"column-{i}": Series(
+            id=f"column-{i}",
+            kind="other",
+            unit="as published",
+            frequency="monthly",
+            origin="world-bank",
+            column=column,
+            aliases=tuple(aliases),
+        )
+        for i, (column, *aliases) in enumerate(columns)
+    }
+
+
+def _whole(sheet: str, parsed: Parsed, wanted: Mapping[str, Series]) -> Table:
+    """Columns by name; refused where one is absent or a figure was not accepted."""
+    if parsed.absent:
+        lacking = ", ".join(repr(wanted[key].column) for key in parsed.absent)
+        raise ParseError(f"{sheet}: no column {lacking}: the layout has changed, or an alias is lacking")
+    if wrong := [f for f in parsed.findings if f.severity == "error"]:
+        raise ParseError(wrong[0].message)
+    values = parsed.observations.pivot(index="period", columns="series", values="value").reindex(columns=list(wanted))
+    return Table(parsed.published, values.set_axis([s.column for s in wanted.values()], axis="columns"))
+
+
+def _first_month(sheet: str, grid: Grid) -> int:
     for i, row in enumerate(grid):
         if row and _MONTH.fullmatch(str(row[0]).strip()):
             return i
-    raise ParseError(f"{SHEET}!A: no month such as 1960M01 in the column: the layout has changed")
+    raise ParseError(f"{sheet}!A: no month such as 1960M01 in the column: the layout has changed")
 
 
 def _units_row(grid: Grid, first: int) -> int:
@@ -297,7 +401,7 @@ def _check_unit(grid: Grid, units: int, column: int, series: Series) -> None:
             raise ParseError(f"{cell(SHEET, units, column)}: unit {unit!r} where series {series.id} expects {text!r}")
 
 
-def _months(grid: Grid, first: int, located: list[int]) -> list[tuple[int, str]]:
+def _months(sheet: str, grid: Grid, first: int, located: list[int]) -> list[tuple[int, str]]:
     """Return (row, ISO month) of the data rows; remarks below the data are left out."""
     months = []
     for i in range(first, len(grid)):
@@ -306,11 +410,11 @@ def _months(grid: Grid, first: int, located: list[int]) -> list[tuple[int, str]]
         if match:
             months.append((i, f"{match[1]}-{match[2]}"))
         elif any(isinstance(grid[i][j], float) for j in located):
-            raise ParseError(f"{cell(SHEET, i, 0)}: {label!r} is no month such as 1960M01, yet its row has figures")
+            raise ParseError(f"{cell(sheet, i, 0)}: {label!r} is no month such as 1960M01, yet its row has figures")
     return months
 
 
-def _stamp(head: Grid, last: str) -> tuple[dt.date | None, list[Finding]]:
+def _stamp(sheet: str, head: Grid, last: str) -> tuple[dt.date | None, list[Finding]]:
     text = "\n".join(str(x) for row in head for x in row if x)
     match = _STAMP.search(text)
     try:
@@ -318,8 +422,8 @@ def _stamp(head: Grid, last: str) -> tuple[dt.date | None, list[Finding]]:
             raise ValueError("no such text above the names")
         stamp = dt.datetime.strptime(match[1], "%B %d, %Y").replace(tzinfo=dt.UTC).date()
     except ValueError as error:
-        return None, [Finding("no-stamp", "warning", f"{SHEET}: no date 'Updated on <Month DD, YYYY>': {error}")]
+        return None, [Finding("no-stamp", "warning", f"{sheet}: no date 'Updated on <Month DD, YYYY>': {error}")]
     if f"{stamp:%Y-%m}" < last:
-        message = f"{SHEET}: updated on {stamp}, yet the last row is {last}"
+        message = f"{sheet}: updated on {stamp}, yet the last row is {last}"
         return stamp, [Finding("stamp-before-data", "warning", message, None, last)]
     return stamp, []

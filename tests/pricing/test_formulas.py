@@ -150,19 +150,19 @@ def price_bouncing(d, f):
 EVERY = set(ALL)
 AXIOMS = {
     identity: EVERY,
-    fixed_basket: {"laspeyres", "paasche", "fisher", "walsh", "lowe", "young", "sato_vartia"},
+    fixed_basket: {"laspeyres", "paasche", "fisher", "walsh", "lowe", "young"},
     proportionality: EVERY,
     inverse_proportionality: EVERY,
-    commensurability: EVERY - {"dutot"},
-    time_reversal: {"fisher", "tornqvist", "walsh", "jevons", "dutot", "lowe", "sato_vartia"},
-    circularity: {"jevons", "dutot", "lowe"},
-    monotone_later: EVERY - {"tornqvist", "sato_vartia"},
-    monotone_earlier: EVERY - {"tornqvist", "sato_vartia", "geometric_laspeyres"},
+    commensurability: EVERY,
+    time_reversal: {"fisher", "tornqvist", "walsh", "jevons", "lowe"},
+    circularity: {"jevons", "lowe"},
+    monotone_later: EVERY - {"tornqvist"},
+    monotone_earlier: EVERY - {"tornqvist", "geometric_laspeyres"},
     mean_value: EVERY,
     quantity_scale: EVERY,
-    factor_reversal: {"fisher", "sato_vartia"},
+    factor_reversal: {"fisher"},
     between_paasche_and_laspeyres: {"laspeyres", "paasche", "fisher"},
-    price_bouncing: {"jevons", "dutot"},
+    price_bouncing: {"jevons"},
 }
 HELD = [(axiom, formula) for axiom, held in AXIOMS.items() for formula in sorted(held)]
 BROKEN = [(axiom, formula) for axiom, held in AXIOMS.items() for formula in sorted(EVERY - held)]
@@ -225,13 +225,13 @@ def test_products_without_any_quantity_make_no_weighted_index_but_an_unweighted_
     panel = Panel(table([[1, 2], [2, 2]]), table([[1, 1], [0, 0]]))
     assert math.isnan(fixed_base(panel, "paasche", "t0").values["t1"])
     assert fixed_base(panel, "laspeyres", "t0").values["t1"] == pytest.approx(4 / 3)
-    assert fixed_base(panel, "dutot", "t0").values["t1"] == pytest.approx(4 / 3)
+    assert fixed_base(panel, "jevons", "t0").values["t1"] == pytest.approx(math.sqrt(2))
 
 
 def test_a_quantity_of_zero_beside_a_price_is_an_observation():
     assert index("laspeyres", [10, 4], [12, 4], [0, 1], [1, 1]) == 1
-    assert index("sato_vartia", [10, 4], [12, 4], [0, 1], [1, 1]) == 1
-    assert index("carli", [10, 4], [12, 4], [0, 1], [1, 1]) == pytest.approx(1.1)
+    assert index("geometric_laspeyres", [10, 4], [12, 4], [0, 1], [1, 1]) == 1
+    assert index("jevons", [10, 4], [12, 4], [0, 1], [1, 1]) == pytest.approx(math.sqrt(1.2))
 
 
 def test_the_worked_example_of_two_goods():
@@ -243,8 +243,6 @@ def test_the_worked_example_of_two_goods():
         "tornqvist": 2 ** ((0.5 + 0.4) / 2) * 1.5 ** ((0.5 + 0.6) / 2),
         "walsh": (2 * math.sqrt(60) + 3 * math.sqrt(30)) / (math.sqrt(60) + 2 * math.sqrt(30)),
         "jevons": math.sqrt(3),
-        "dutot": 5 / 3,
-        "carli": 1.75,
         "geometric_laspeyres": math.sqrt(3),
     }
     for formula, value in worked.items():
@@ -256,7 +254,7 @@ def test_the_worked_example_of_two_goods():
 def test_values_serve_where_quantities_are_not_known():
     panel = made_panel(4)
     by_value = Panel.of_values(panel.prices, panel.prices * panel.quantities * 1000)
-    for formula in ("laspeyres", "fisher", "tornqvist", "sato_vartia"):
+    for formula in ("laspeyres", "fisher", "tornqvist", "walsh"):
         one, two = (fixed_base(p, formula, "t3").values for p in (panel, by_value))
         assert np.allclose(one, two, rtol=1e-13, atol=0)
 
@@ -304,11 +302,6 @@ def test_a_price_without_a_quantity_is_refused_by_the_formulas_that_need_it():
     with pytest.raises(MethodError, match="g0 in t1 has a price but no quantity"):
         fixed_base(panel, "fisher", "t0")
     assert fixed_base(panel, "laspeyres", "t0").values["t1"] == pytest.approx(4 / 3)
-    for method in (multilateral.geary_khamis, multilateral.time_product_dummy):
-        with pytest.raises(MethodError, match="g0 in t1 has a price but no quantity"):
-            method(panel)
-        with pytest.raises(MethodError, match="needs quantities"):
-            method(Panel(panel.prices))
     with pytest.raises(MethodError, match="walsh needs quantities, and the panel has none"):
         period_on_period(Panel(panel.prices), "walsh")
 
@@ -350,7 +343,7 @@ def test_a_chained_index_is_the_product_of_its_links_forwards_and_backwards(form
     assert levels["t0"] == pytest.approx(1 / math.prod(links[:3]), rel=1e-13)
 
 
-@pytest.mark.parametrize("formula", ["jevons", "dutot", "lowe"])
+@pytest.mark.parametrize("formula", ["jevons", "lowe"])
 def test_a_circular_formula_does_not_drift_on_a_complete_panel(formula):
     panel = made_panel(6, missing=0)
     basket = panel.quantities.iloc[2] if formula == "lowe" else None
@@ -419,7 +412,7 @@ def test_the_two_decompositions_of_fisher_differ_and_no_third_exists():
         contributions(panel, "fisher", "t0", "t1", None, "shapley")
 
 
-@pytest.mark.parametrize("formula", [f for f in ALL if f not in (*WEIGHTED_BY_BASKET, "dutot")])
+@pytest.mark.parametrize("formula", [f for f in ALL if f not in WEIGHTED_BY_BASKET])
 def test_a_change_of_unit_or_currency_moves_no_contribution(formula):
     panel = made_panel(10, periods=2, missing=0)
     units = pd.Series([2204.6226, 1000, 1, 0.01, 32.1507, 7.2], index=panel.prices.columns)
@@ -494,7 +487,7 @@ def test_a_period_without_prices_takes_no_part_in_geks():
         multilateral.geks(Panel(prices, panel.quantities), "fisher", "t3")
 
 
-@pytest.mark.parametrize("formula", ["laspeyres", "carli", "sato_vartia", "nothing"])
+@pytest.mark.parametrize("formula", ["laspeyres", "young", "nothing"])
 def test_geks_takes_only_its_own_formulas(formula):
     with pytest.raises(MethodError, match="reverse in time"):
         multilateral.geks(made_panel(15), formula)
@@ -554,38 +547,3 @@ def test_an_empty_month_breaks_a_movement_splice_and_not_a_mean_splice_on_publis
     assert multilateral.splice(windows, "movement").values.isna().tolist() == [False] * 7 + [True] * 5
     mean = multilateral.splice(windows, "mean", "published").values
     assert mean.index[mean.isna()].tolist() == ["t7"]
-
-
-def test_geary_khamis_solves_its_own_two_conditions():
-    panel = made_panel(21)
-    levels = multilateral.geary_khamis(panel, "t2").values
-    values, quantities = (panel.prices * panel.quantities).fillna(0), panel.quantities.fillna(0)
-    known_anyway = Panel(panel.prices, table(np.where(panel.prices.notna(), panel.quantities, 99)))
-    assert multilateral.geary_khamis(known_anyway, "t2").values.equals(levels), "a quantity without a price is nothing"
-    reference = (values.div(levels, axis=0)).sum() / quantities.sum()
-    assert np.allclose(levels, values.sum(axis=1) / (quantities * reference).sum(axis=1), rtol=1e-12)
-    assert levels["t2"] == 1
-
-
-def test_the_time_product_dummy_is_the_weighted_regression():
-    panel = made_panel(22)
-    long = panel.prices.stack().dropna()
-    shares = (
-        (panel.prices * panel.quantities).div((panel.prices * panel.quantities).sum(axis=1), axis=0).stack().dropna()
-    )
-    periods, products = (long.index.get_level_values(level) for level in (0, 1))
-    design = np.hstack([pd.get_dummies(periods, dtype=float).iloc[:, 1:], pd.get_dummies(products, dtype=float)])
-    root = np.sqrt(shares.to_numpy())
-    effects = np.linalg.lstsq(design * root[:, None], np.log(long.to_numpy()) * root)[0]
-    assert np.allclose(multilateral.time_product_dummy(panel).values.iloc[1:], np.exp(effects[:7]), rtol=1e-11)
-
-
-@pytest.mark.parametrize("method", [multilateral.geary_khamis, multilateral.time_product_dummy])
-def test_periods_that_no_product_connects_with_the_base_are_null(method):
-    apart = table([[1, 2, np.nan], [1.5, 2, np.nan], [np.nan, np.nan, 3], [np.nan, np.nan, 4]])
-    panel = Panel(apart, table(np.ones((4, 3))))
-    levels = method(panel).values
-    assert levels.isna().tolist() == [False, False, True, True]
-    assert np.allclose(levels.iloc[:2], method(Panel(apart.iloc[:2], panel.quantities.iloc[:2])).values, rtol=1e-12)
-    with pytest.raises(MethodError, match="base period t0: no product"):
-        method(Panel(apart, table(np.zeros((4, 3)))))

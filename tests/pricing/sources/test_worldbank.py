@@ -13,6 +13,7 @@ from pricing.config import Series, Source
 from pricing.errors import ParseError
 from pricing.sources import worldbank
 
+INDICES = worldbank.INDICES
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "worldbank"
 VINTAGES = sorted((SHARED / "data/worldbank").glob("*.xlsx"))
@@ -252,6 +253,66 @@ def test_two_different_links_are_not_guessed_between():
     page = "".join(f'<a href="/{year}/CMO-Historical-Data-Monthly.xlsx">M</a>' for year in (2025, 2026))
     with pytest.raises(ParseError, match="2025/.* and .*2026/.*both match"):
         worldbank.find_link(page, SOURCE)
+
+
+# ------------------------------------------------------------------------------------- whole columns, and indices
+
+GROUPS = [["", "Total", "", "Food **"], ["", "", " ", ""], ["", "", "Base Metals  (ex. iron ore)", ""]]
+LEVELS = [["2026M01", 100.5, 90.25, 1e-10], ["2026M02", 101, 91, "…"]]
+
+
+def indices(*rows: list, heads=GROUPS, codes=None) -> bytes:
+    """A sheet of indices: stacked names of groups, perhaps a row of codes, and the months."""
+    return workbook(*rows, head=[*HEAD, *heads[:-2]], names=heads[-2], units=heads[-1], codes=codes, sheet=INDICES)
+
+
+@pytest.mark.parametrize("codes", [None, ["", "iOVERALL", "iBASEMET", "iFOOD"]])
+def test_an_index_is_found_by_its_name_in_any_of_the_stacked_rows(codes):
+    found = worldbank.published_indices(indices(*LEVELS, codes=codes), ["base metals (ex. iron ore)", "Food"])
+    assert found.published == dt.date(2026, 3, 3)
+    assert found.values["base metals (ex. iron ore)"].to_dict() == {"2026-01": 90.25, "2026-02": 91}
+    assert found.values["Food"].isna().all(), "the sign for a missing figure is no figure"
+
+
+@pytest.mark.parametrize(
+    ("rows", "heads", "message"),
+    [
+        (
+            LEVELS,
+            [["", "Total", "Food", "Food"], ["", "", "", ""]],
+            "Monthly Indices!C5 and .*D5: two columns .*'Food'",
+        ),
+        (LEVELS, [["", "Total", "", ""], ["", "", "", ""]], "Monthly Indices: no column 'Food'"),
+        ([], GROUPS, "Monthly Indices!A: no month"),
+        ([["2026M01", 1, 2, -3]], GROUPS, "Monthly Indices!D8: -3.* is not a price"),
+        ([["2026M01", 1, 2, "3,5"]], GROUPS, "Monthly Indices!D8: '3,5' is neither a figure nor"),
+        ([*LEVELS, ["2026-03", 1, 2, 3]], GROUPS, "Monthly Indices!A10: '2026-03' is no month"),
+        ([LEVELS[0], ["2026M01", 1, 2, 3], ["2026M01", 1, 2, 4]], GROUPS, "rows for one period"),
+    ],
+)
+def test_a_sheet_of_indices_that_is_not_understood_is_refused(rows, heads, message):
+    with pytest.raises(ParseError, match=message):
+        worldbank.published_indices(indices(*rows, heads=heads), ["Food"])
+
+
+def test_a_workbook_without_indices_is_refused():
+    with pytest.raises(ParseError, match="no sheet Monthly Indices"):
+        worldbank.published_indices(workbook(*ROWS), ["Food"])
+
+
+def test_price_columns_are_read_whole_under_the_names_that_were_asked_for():
+    found = worldbank.monthly_prices(workbook(*ROWS), [("nickel",), ("Iron ore, spot", "Iron ore, cfr spot"), ("Tin",)])
+    assert list(found.values) == ["nickel", "Iron ore, spot", "Tin"] and found.published == dt.date(2026, 3, 3)
+    assert found.values["nickel"].tolist() == [17000.5, 17100.25]
+    assert found.values["Iron ore, spot"].tolist() == [105.5, 99.75]
+    assert found.values["Tin"].iloc[0] == 40000 and found.values["Tin"].isna().tolist() == [False, True]
+
+
+def test_a_price_column_that_is_lacking_or_damaged_is_refused():
+    with pytest.raises(ParseError, match="Monthly Prices: no column 'Zinc'"):
+        worldbank.monthly_prices(workbook(*ROWS), [("Nickel",), ("Zinc",)])
+    with pytest.raises(ParseError, match="Monthly Prices!C9: -1.* is not a price"):
+        worldbank.monthly_prices(workbook(ROWS[0], ["2026M02", 1, -1, 1, 1, 1]), [("Nickel",)])
 
 
 # ------------------------------------------------------------------------------------- the real files
