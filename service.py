@@ -6,6 +6,7 @@ Exit code 0: done. 1: the thing asked for failed. 2: wrong usage or wrong settin
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from pricing import __version__
 from pricing.errors import ConfigError, PricingError
 
 if TYPE_CHECKING:
-    from pricing.config import Methodology, Operation, Replica
+    from pricing.config import Methodologies, Methodology, Operation, Replica
     from pricing.pipeline import Outcome, Workspace
 
 HERE = Path(__file__).resolve().parent
@@ -74,33 +75,41 @@ def _log(quiet: bool) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines show whole addresses, with their keys
 
 
 # ------------------------------------------------------------------------------------- settings
 
 
-def _settings(ctx: click.Context) -> tuple[Path, Operation, Methodology]:
-    """Read and check both settings files; the data folder is the command line's or the file's."""
+def _settings(ctx: click.Context) -> tuple[Path, Operation, Methodologies]:
+    """Read and check the settings and all documents of the method; the data folder is the command line's or theirs."""
     from pricing import config, figures
 
     file: Path = ctx.obj["config"]
     operation = config.load_operation(file)
     base = file.resolve().parent
-    methodology = config.load_methodology(base / operation.methodology, _now().date())
-    config.check_references(operation, methodology)
-    figures.check_units(operation, methodology)
-    return ctx.obj["data"] or base / operation.data, operation, methodology
+    methods = config.load_methodologies(base / operation.methodology)
+    today = _now().date()
+    for method in (methods.in_force(today), *methods.pending(today)):
+        config.check_references(operation, method)
+        figures.check_units(operation, method)
+    return ctx.obj["data"] or base / operation.data, operation, methods
+
+
+def _method(methods: Methodologies) -> Methodology:
+    """Return the document in force today."""
+    return methods.in_force(_now().date())
 
 
 @contextmanager
 def _workspace(ctx: click.Context, *, looking: bool = False) -> Iterator[Workspace]:
     from pricing import pipeline
 
-    data, operation, methodology = _settings(ctx)
+    data, operation, methods = _settings(ctx)
     if looking and not (data / "store.db").exists():
         raise PricingError(f"{data}: nothing was collected here yet ('lodemark collect', or --data for another folder)")
     with pipeline.opened(
-        data, operation, methodology, _now, simulated=None if looking else False, environ=os.environ
+        data, operation, methods, _now, simulated=None if looking else False, environ=os.environ
     ) as ws:
         yield ws
 
@@ -467,7 +476,7 @@ def sources_check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> 
     from pricing.archive import Archive
     from pricing.fetch import Client
 
-    _, operation, methodology = _settings(ctx)
+    _, operation, methods = _settings(ctx)
     for name in names:
         _known(operation, name)
         if not operation.sources[name].url:
@@ -479,7 +488,7 @@ def sources_check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> 
             source = operation.sources[name]
             try:
                 if source.customs:
-                    codes = [c for c in methodology.codes if c.system == source.customs.system]
+                    codes = [c for c in _method(methods).codes if c.system == source.customs.system]
                     found = customs.first_answer(name, source, codes, client, os.environ, _now())
                     rows.append({"source": name, "ok": True, **_customs_summary(found)})
                     continue
@@ -506,11 +515,11 @@ def sources_try(ctx: click.Context, source: str, file: Path, as_json: bool) -> N
     from pricing import customs
     from pricing import sources as readers
 
-    _, operation, methodology = _settings(ctx)
+    _, operation, methods = _settings(ctx)
     _known(operation, source)
     found = operation.sources[source]
     if found.customs:
-        codes = [c for c in methodology.codes if c.system == found.customs.system]
+        codes = [c for c in _method(methods).codes if c.system == found.customs.system]
         _tell_declared(customs.read(source, found, codes, file.read_bytes()), found.customs.currency, as_json)
         return
     series = {s.id: s for s in found.series if s.reads(file.name)}
@@ -640,6 +649,100 @@ def keys_export(ctx: click.Context) -> None:
     click.echo(path.read_text())
 
 
+# ------------------------------------------------------------------------------------- methodology
+
+
+@main.group("methodology", invoke_without_command=True)
+@click.pass_context
+def methodology_group(ctx: click.Context) -> None:
+    """Show the method in force in words; list its documents; check a proposed change."""
+    if ctx.invoked_subcommand is None:
+        from pricing.documents import method_text
+
+        click.echo(method_text.plain(method_text.blocks(_method(_settings(ctx)[2]))), nl=False)
+
+
+@methodology_group.command("list")
+@as_json_option
+@click.pass_context
+def methodology_list(ctx: click.Context, as_json: bool) -> None:
+    """List the documents of the method: earlier ones, the one in force, those to come."""
+    _, _, methods = _settings(ctx)
+    today = _now().date()
+    states = {m.id: "in force" for m in methods.documents}
+    states |= {m.id: "earlier" for m in methods.earlier(today)} | {m.id: "pending" for m in methods.pending(today)}
+    rows = [
+        {
+            "id": m.id,
+            "state": states[m.id],
+            "proposed": str(m.proposed),
+            "comments_until": str(m.comments_until) if m.comments_until else None,
+            "effective": str(m.effective),
+            "notice_days": m.notice_days,
+            "sha256": m.sha256,
+        }
+        for m in methods.documents
+    ]
+    click.echo(json.dumps(rows, indent=2)) if as_json else _table(rows)
+
+
+@methodology_group.command("check")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@as_json_option
+@click.pass_context
+def methodology_check(ctx: click.Context, file: Path, as_json: bool) -> None:
+    """Check the change that FILE proposes: whether its notice runs, and what it changes, in words."""
+    from pricing import config, figures
+    from pricing.documents import method_text
+
+    data, operation, known = _settings(ctx)
+    folder = ctx.obj["config"].resolve().parent / operation.methodology
+    methods = config.load_methodologies(folder, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    change = next(m for m in methods.documents if m.sha256 == digest)
+    config.check_references(operation, change)
+    figures.check_units(operation, change)
+    in_force = _method(known)
+    earliest, why = _earliest(data, methods, change)
+    facts = {
+        "id": change.id,
+        "in_force": in_force.id,
+        "effective": str(change.effective),
+        "earliest": str(earliest),
+        "refused": why,
+        **method_text.differences(in_force, change),
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        click.echo(f"{change.id} is to take effect on {change.effective}; the earliest day is {earliest}")
+        for word in ("before", "after"):
+            for line in facts[word]:
+                click.echo(f"{'-' if word == 'before' else '+'} {line}")
+        if not facts["before"] and not facts["after"]:
+            click.echo(f"no rule differs from {in_force.id}")
+    if why:
+        raise PricingError(f"{file}: {why}")
+
+
+def _earliest(data: Path, methods: Methodologies, change: Methodology) -> tuple[dt.date, str]:
+    """Return the first day on which a change may take effect here, and why its own day is refused, if it is."""
+    from pricing import config, notice, pipeline
+
+    today = _now().date()
+    earliest = config.earliest_day(change.proposed, methods.in_force(change.proposed))
+    before = pipeline.methods_told(data) or {}
+    last = before.get("in_force")
+    if last is None or change.id <= last["id"]:
+        return earliest, ""
+    told = notice.announced(before, change) or {"released_at": today.isoformat()}
+    earliest = max(earliest, notice.earliest(told, change, last["notice_days"]))
+    if change.effective >= earliest:
+        return earliest, ""
+    first = f"release {told['release']}" if "release" in told else "the next release, if it is made today,"
+    return earliest, f"effective: {change.effective}, but {first} is the first to announce it; earliest: {earliest}"
+
+
 # --------------------------------------------------------------------------------------- running
 
 
@@ -666,10 +769,10 @@ def run(ctx: click.Context) -> None:
     """Run scheduler and web on this machine until told to stop."""
     from pricing.schedule import Scheduler, only_scheduler
 
-    data, operation, methodology = _settings(ctx)
+    data, operation, methods = _settings(ctx)
     stop = _stopper()
     with only_scheduler(data):
-        scheduler = Scheduler(data, operation, methodology, _now, os.environ, _client)
+        scheduler = Scheduler(data, operation, methods, _now, os.environ, _client)
         with _web(data, operation.web.host, operation.web.port, operation.web.workers) as web:
             scheduler.start()
             click.echo(f"Lodemark: http://{operation.web.host}:{operation.web.port}/  (Ctrl-C ends it)")

@@ -12,6 +12,7 @@ import datetime as dt
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -320,6 +321,11 @@ class Operation(Settings):
                 owner[series.id] = name
         if clashes:
             raise ValueError(f"series ids are unique over all sources: {'; '.join(clashes)}")
+        offices: dict[str, str] = {}
+        for name, source in self.sources.items():
+            other = offices.setdefault(source.customs.origin, name) if source.customs else name
+            if other != name:
+                raise ValueError(f"sources {other} and {name} count the imports of one origin: they would be added")
         return self
 
     def series(self) -> dict[str, Series]:
@@ -334,6 +340,12 @@ class Operation(Settings):
 # ---------------------------------------------------------------------------------- methodology
 
 Month = Annotated[str, Field(pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?$")]
+Sentence = Annotated[str, Field(min_length=1)]
+
+CONSULTATION = {
+    "id", "title", "status", "proposed", "comments_until", "effective", "rationale", "changes", "comments", "text",
+}  # fmt: skip
+"""Keys of a methodology document that make no figure."""
 
 
 class Code(Settings):
@@ -422,6 +434,18 @@ class Market(Settings):
     per: Literal["contained", "product"] = Field(description="USD per tonne of contained element, or of product")
     anchor: Slug | None = Field(default=None, description="the origin whose level the others are brought to")
     rounding: int = Field(default=2, ge=0, le=8, description="decimals of the published value")
+    pure: bool = Field(default=False, description="a tonne of product counts as a tonne of the element in spreads")
+
+    @model_validator(mode="after")
+    def _pure_metal(self) -> Market:
+        if self.pure and not (self.per == "product" and self.stage == "metal" and self.element):
+            raise ValueError("pure is said of a metal that names its element and is priced per product")
+        return self
+
+    @property
+    def counted(self) -> str:
+        """The element of which a tonne is priced; empty where a tonne of product is."""
+        return self.element if self.per == "contained" or self.pure else ""
 
     @property
     def key(self) -> str:
@@ -443,6 +467,9 @@ class Determination(Settings):
     widest: float = Field(gt=0, description="no price when the remaining origins lie further apart than this share")
     stale_days: dict[Frequency, int] = Field(description="how many days a quotation of that frequency stays usable")
     tier_weights: dict[Tier, float] = Field(description="weight of an origin in the median by its best tier")
+    max_weight: float = Field(gt=0, le=1, description="most that one origin may weigh, where others share the rest")
+    interval: int = Field(gt=0, lt=100, description="nominal coverage of the interval of a price, per cent")
+    interval_periods: int = Field(ge=20, description="periods whose dispersion of origins the interval rests on")
     grades: dict[Literal["A", "B", "C"], int] = Field(description="fewest independent origins for a grade")
     month_share: float = Field(gt=0, le=1, description="share of the month's quoted days that a mean of days needs")
 
@@ -537,6 +564,45 @@ class ImportBasket(Settings):
     rounding: int = Field(default=1, ge=0, le=8)
 
 
+class Comment(Settings):
+    """What somebody said of a proposed change, and what was answered."""
+
+    by: str = Field(min_length=1)
+    received: dt.date
+    comment: str = Field(min_length=1)
+    answer: str = ""
+
+
+class Rebate(Settings):
+    """What China refunds of its value-added tax when a product is exported, from a day on.
+
+    An entry also says that the product bears the standard rate and that China's price of it is a domestic one.
+    """
+
+    mineral: Slug
+    stage: Stage
+    since: dt.date = Field(ge=dt.date(1994, 1, 1), description="first day of export on which the rate holds")
+    rate: float = Field(ge=0, le=0.17, description="share of the price without tax: 0.13 means 13 %; 0 is no refund")
+    source: str = Field(min_length=1)
+    note: str = ""
+
+
+class StagePair(Settings):
+    """Two stages of a mineral: the price of the upper one less that of the lower one, by month."""
+
+    mineral: Slug
+    upper: Stage
+    lower: Stage
+    zone: Zone
+    lower_zone: Zone | None = Field(default=None, description="where the lower stage is priced, if not in the zone")
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """Markets of the upper and of the lower stage."""
+        upper, lower = f"{self.mineral}/{self.upper}/{self.zone}", f"{self.mineral}/{self.lower}"
+        return upper, f"{lower}/{self.lower_zone or self.zone}"
+
+
 class Methodology(Settings):
     """``methodology/*.toml``: how figures are made, as data. ``sha256`` stands in every figure."""
 
@@ -544,7 +610,12 @@ class Methodology(Settings):
     title: str
     status: Literal["initial", "change"]
     proposed: dt.date
+    comments_until: dt.date | None = Field(default=None, description="last day for comments on a change")
     effective: dt.date
+    notice_days: int = Field(ge=1, description="least days from a proposal to its effect, while this is in force")
+    rationale: str = Field(default="", description="why the method is changed")
+    changes: tuple[Sentence, ...] = Field(default=(), description="what is changed, in plain sentences")
+    comments: tuple[Comment, ...] = Field(default=(), description="what was received, with the answers")
     text: str = ""
     determination: Determination
     basis: Basis
@@ -552,10 +623,41 @@ class Methodology(Settings):
     baskets: dict[Slug, Basket]
     trade: Trade | None = None
     imports: dict[Slug, ImportBasket] = {}
+    gap_days: int = Field(default=0, ge=0, le=7, description="most days between the two sides of a daily gap")
+    rebates: tuple[Rebate, ...] = ()
+    spreads: tuple[StagePair, ...] = ()
     codes: tuple[Code, ...] = Field(default=(), exclude=True, repr=False, description="as the file of codes has them")
     codes_raw: str = Field(default="", exclude=True, repr=False)
     sha256: str = ""
     raw: str = Field(default="", exclude=True, repr=False, description="the document itself, as read")
+
+    @property
+    def rules_sha256(self) -> str:
+        """Hash of what makes figures: the document without its title, proposal and consultation."""
+        rules = {key: value for key, value in tomllib.loads(self.raw).items() if key not in CONSULTATION}
+        return hashlib.sha256(orjson.dumps(rules, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    @property
+    def codes_sha256(self) -> str | None:
+        """Hash of the file of tariff codes; None where there is none."""
+        return hashlib.sha256(self.codes_raw.encode()).hexdigest() if self.codes_raw else None
+
+    @model_validator(mode="after")
+    def _proposed_whole(self) -> Methodology:
+        if self.status == "initial":
+            return self
+        lacking = [key for key in ("comments_until", "rationale", "changes") if not getattr(self, key)]
+        if lacking:
+            raise ValueError(f"a change says {', '.join(lacking)} too")
+        assert self.comments_until is not None
+        if self.effective <= self.proposed:
+            raise ValueError(f"effective: {self.effective} is not after proposed, {self.proposed}")
+        if not self.proposed <= self.comments_until <= self.effective:
+            raise ValueError(
+                f"comments_until: {self.comments_until} is outside the days from proposed, {self.proposed}, "
+                f"to effective, {self.effective}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _baskets_priced(self) -> Methodology:
@@ -566,9 +668,38 @@ class Methodology(Settings):
             for c in basket.constituents
             if c.key not in known
         ]
+        unknown += self._wrong_rebates() + self._wrong_spreads()
         if unknown:
             raise ValueError("; ".join(unknown))
         return self
+
+    def _wrong_rebates(self) -> list[str]:
+        known, seen, out = {(m.mineral, m.stage) for m in self.markets}, set(), []
+        for i, one in enumerate(self.rebates):
+            if (one.mineral, one.stage) not in known:
+                out.append(f"rebates.{i}: no market {one.mineral}/{one.stage} in any zone")
+            if one.stage in ("ore", "concentrate") and one.since < dt.date(2009, 1, 1):
+                out.append(f"rebates.{i}.since: ores and concentrates bore another tax before 2009-01-01")
+            if (one.mineral, one.stage, one.since) in seen:
+                out.append(f"rebates.{i}: a second rate of {one.mineral}/{one.stage} from {one.since}")
+            seen.add((one.mineral, one.stage, one.since))
+        return out
+
+    def _wrong_spreads(self) -> list[str]:
+        markets, seen, out = {m.key: m for m in self.markets}, set(), []
+        for i, pair in enumerate(self.spreads):
+            missing = [key for key in pair.keys if key not in markets]
+            out += [f"spreads.{i}: no market {key}" for key in missing]
+            elements = [] if missing else [markets[key].counted for key in pair.keys]
+            if elements and not (elements[0] and elements[0] == elements[1]):
+                out.append(f"spreads.{i}: {' and '.join(pair.keys)} are not priced per tonne of one element")
+            if pair.upper == pair.lower:
+                out.append(f"spreads.{i}: {pair.upper} over itself")
+            name = (pair.mineral, pair.zone, pair.upper, pair.lower)
+            if name in seen:
+                out.append(f"spreads.{i}: {pair.upper} over {pair.lower} of {pair.mineral}/{pair.zone} stands twice")
+            seen.add(name)
+        return out
 
 
 class ReplicaMember(Settings):
@@ -626,14 +757,84 @@ def load_methodology(folder: Path, on: dt.date | None = None) -> Methodology:
     Raises
     ------
     ConfigError
-        When there is none, or when one holds a mistake.
+        When there is none, when one holds a mistake, or when a change comes before its notice has run.
+    """
+    known = load_methodologies(folder)
+    return known.documents[-1] if on is None else known.in_force(on)
+
+
+@dataclass(frozen=True)
+class Methodologies:
+    """All documents of one method, in the order of their days of effect."""
+
+    documents: tuple[Methodology, ...]
+
+    def in_force(self, on: dt.date) -> Methodology:
+        """Return what governs a day; the initial document governs all days before it too."""
+        return ([m for m in self.documents if m.effective <= on] or [self.documents[0]])[-1]
+
+    def earlier(self, on: dt.date) -> tuple[Methodology, ...]:
+        """Return what governed before, oldest first."""
+        return self.documents[: self.documents.index(self.in_force(on))]
+
+    def pending(self, on: dt.date) -> tuple[Methodology, ...]:
+        """Return the changes that are proposed and not yet in force, in the order of their effect."""
+        return self.documents[self.documents.index(self.in_force(on)) + 1 :]
+
+
+def load_methodologies(folder: Path, *further: Path) -> Methodologies:
+    """Read every methodology document of a folder (or one named file), and check that each change kept its notice.
+
+    Parameters
+    ----------
+    folder : Path
+    further : Path
+        Documents that are not in the folder yet: proposals to be checked.
+
+    Raises
+    ------
+    ConfigError
+        When there is no document, when one holds a mistake, when ids do not grow with the days of effect,
+        or when a change is to take effect before its notice has run.
     """
     files = sorted(folder.glob("*.toml")) if folder.is_dir() else [folder]
     if not files:
         raise ConfigError(f"{folder}: no methodology document (*.toml)")
-    known = sorted((_methodology(path) for path in files), key=lambda m: m.effective)
-    in_force = [m for m in known if on is None or m.effective <= on]
-    return in_force[-1] if in_force else known[0]
+    inside = {path.resolve() for path in files}
+    files += [path for path in further if path.resolve() not in inside]
+    read = sorted(((_methodology(path), path) for path in files), key=lambda pair: pair[0].effective)
+    known = Methodologies(tuple(document for document, _ in read))
+    if folder.is_dir():
+        mistakes = [line for n, (_, path) in enumerate(read) for line in _out_of_turn(known, n, path)]
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+    return known
+
+
+def _out_of_turn(known: Methodologies, n: int, path: Path) -> Iterable[str]:
+    """Say why a document may not follow those before it."""
+    this = known.documents[n]
+    if this.status != ("change" if n else "initial"):
+        yield f"{path}: status: the first document, and only that, is 'initial' (got {this.status!r})"
+    if not n:
+        return
+    before = known.documents[n - 1]
+    if this.effective == before.effective:
+        yield f"{path}: effective: {this.effective} is the day of {before.id} too"
+    if this.id <= before.id:
+        yield f"{path}: id: {this.id} does not come after {before.id}, which takes effect before it"
+    in_force = known.in_force(this.proposed)
+    earliest = earliest_day(this.proposed, in_force)
+    if this.effective < earliest:
+        yield (
+            f"{path}: effective: {this.effective} comes before the notice has run: proposed {this.proposed} and "
+            f"{in_force.notice_days} days (notice_days of {in_force.id}, in force then): the earliest day is {earliest}"
+        )
+
+
+def earliest_day(proposed: dt.date, in_force: Methodology) -> dt.date:
+    """Return the first day on which a change may take effect: the notice is set by the method in force."""
+    return proposed + dt.timedelta(days=in_force.notice_days)
 
 
 def _methodology(path: Path) -> Methodology:
@@ -649,7 +850,8 @@ def _methodology(path: Path) -> Methodology:
 
 def load_codes(path: Path, text: str) -> tuple[Code, ...]:
     """Read a file of tariff codes. Raises ConfigError that lists every mistake with its line."""
-    mistakes, out = [], []
+    mistakes: list[str] = []
+    out: list[Code] = []
     seen: dict[tuple[str, str, str], int] = {}
     per: dict[tuple[str, str], tuple[int, bool]] = {}
     for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
@@ -669,6 +871,9 @@ def load_codes(path: Path, text: str) -> tuple[Code, ...]:
                 f"  line {number}: {code.mineral}/{code.stage} is counted per "
                 f"{'contained tonne' if contained else 'tonne of product'} here, otherwise in line {first}"
             )
+        for life in (c for c in out if (c.system, c.code) == (code.system, code.code)):
+            if life.valid_from <= (code.valid_to or "9999") and code.valid_from <= (life.valid_to or "9999"):
+                mistakes.append(f"  line {number}: {code.system} {code.code} has another life in the same months")
         out.append(code)
     if mistakes:
         raise ConfigError(f"{path}: {_count(len(mistakes))}\n" + "\n".join(mistakes))

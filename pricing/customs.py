@@ -10,7 +10,7 @@ import datetime as dt
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -23,14 +23,14 @@ from pricing import cells
 from pricing.config import Code, Customs, Source
 from pricing.declarations import Declared, Reply, Request, Scope, frame, once
 from pricing.errors import FetchError, ParseError
-from pricing.fetch import Answer, Client
+from pricing.fetch import REDIRECTS, Answer, Client
 from pricing.quality import Finding
 from pricing.sources import load
 from pricing.store import Changes, Store
 
 READ = frozenset({200, 202, 204, 400, 404, 413})  # these publishers explain themselves in the body
-TRIES = 4  # of one question in one visit
-SILENT = 5  # failures in a row, after which the publisher is left alone until the next visit
+TRIES = 4  # of one question in one visit that bring nothing
+SILENT = 5  # requests in a row without an answer, after which the publisher is left alone until the next visit
 POLLS = 60
 FIRST_POLL, LONGEST_POLL = 2.0, 30.0  # seconds
 
@@ -47,6 +47,8 @@ class Office:
         Holds the data folder for one writer.
     sleep : callable
         Waits so many seconds.
+    stopping : callable
+        Tells that the visit shall end; what is left is asked at the next one.
     """
 
     name: str
@@ -56,8 +58,9 @@ class Office:
     client: Client
     environ: Mapping[str, str]
     now: Callable[[], dt.datetime]
-    sleep: Callable[[float], None]
+    sleep: Callable[[float], object]
     writing: Callable[[], AbstractContextManager[None]]
+    stopping: Callable[[], bool] = lambda: False
 
     @property
     def module(self) -> ModuleType:
@@ -69,6 +72,8 @@ class Office:
 class Visit:
     """What one visit brought, in numbers."""
 
+    sent: int = 0
+    silent: int = 0  # requests in a row without an answer
     asked: int = 0
     unchanged: int = 0
     refused: int = 0
@@ -89,7 +94,7 @@ class Visit:
         text = f"{self.asked} answers, {self.unchanged} of them as before"
         for n, what in ((self.refused, "refused"), (self.failed, "failed"), (self.left, "left for the next visit")):
             text += f", {n} {what}" if n else ""
-        return text + (f": {self.why}" if self.why else "")
+        return text + (f": {self.why}" if self.why and (self.refused or self.failed) else "")
 
 
 class WrongKeyError(FetchError):
@@ -106,27 +111,29 @@ def collect(office: Office) -> Visit:
     """
     _key(office)
     visit = Visit()
-    due = deque((request, 1) for request in office.module.requests(*_planning(office)))
-    silent = 0
+    wanted = office.module.requests(*_planning(office))
+    # What failed the last time comes last: questions that never succeed must not keep the others from being asked.
+    wanted.sort(key=lambda request: office.store.visit(office.name, request.url)["outcome"] == "failed")
+    due = deque((request, 1) for request in wanted)
     while due:
+        if office.stopping():
+            visit.left, visit.why = len(due), "stopped"
+            break
         request, attempt = due.popleft()
-        if visit.asked + silent:
-            office.sleep(_customs(office).pause_seconds)
+        had = visit.asked
         try:
             _ask(office, request, visit)
-            silent = 0
         except WrongKeyError:
             raise
         except FetchError as error:
-            silent += 1
             visit.why = str(error)
-            if attempt < TRIES and silent < SILENT:
-                due.append((request, attempt + 1))
-                continue
             with office.writing():
                 office.store.record_visit(office.name, request.url, office.now(), "failed", str(error))
+            if visit.silent < SILENT and attempt < TRIES:
+                due.append((request, attempt + (visit.asked == had)))  # halves that were had are a step ahead
+                continue
             visit.failed += 1
-            if silent >= SILENT:
+            if visit.silent >= SILENT:
                 visit.left = len(due)
                 break
     return visit
@@ -138,12 +145,20 @@ def _customs(office: Office) -> Customs:
 
 
 def _planning(office: Office) -> tuple[Source, Sequence[Code], dict[str, dt.datetime], dt.datetime]:
+    read = cells.read_under(office.store, office.name)
+    current = {url for url, (codes, under) in read.items() if under == _register_of(office, codes)}
     done = {
         v["url"]: dt.datetime.fromisoformat(v["succeeded_at"])
         for v in office.store.visits()
-        if v["source"] == office.name and v["outcome"] in ("new", "unchanged")
+        # a later visit that failed undoes no success, and does not break up what was asked together; what was read
+        # under other units or lives of its codes is asked for again, be its year open or not
+        if v["source"] == office.name and v["succeeded_at"] and (v["url"] in current or v["url"] not in read)
     }
     return office.source, office.codes, done, office.now()
+
+
+def _register_of(office: Office, codes: Collection[str]) -> str:
+    return register(office.name, office.source, [c for c in office.codes if c.code in codes])
 
 
 def _key(office: Office) -> str:
@@ -159,7 +174,7 @@ def _key(office: Office) -> str:
 
 def _ask(office: Office, request: Request, visit: Visit) -> None:
     """Ask one question, in halves where the answer would be too big, and store what it brings."""
-    reply, answer = _answer(office, request)
+    reply, answer = _answer(office, request, visit)
     if reply.kind == "too-big":
         halves = office.module.halves(request, office.source)
         if halves is None:
@@ -169,7 +184,7 @@ def _ask(office: Office, request: Request, visit: Visit) -> None:
             office.store.record_visit(office.name, request.url, office.now(), "unchanged", "had in halves")
         return
     visit.asked += 1
-    with office.writing():
+    with office.writing(), office.store.writing():  # the cells and that they were asked for: both or neither
         _keep(office, request, reply, answer, visit)
 
 
@@ -180,61 +195,88 @@ def _ask_halves(office: Office, halves: Sequence[Request], visit: Visit) -> None
     failure: FetchError | None = None
     for half in halves:
         if done.get(half.url, fresh) <= fresh:
-            office.sleep(_customs(office).pause_seconds)
             try:
                 _ask(office, half, visit)
-            except WrongKeyError:
-                raise
             except FetchError as error:
+                if isinstance(error, WrongKeyError) or visit.silent >= SILENT:
+                    raise
                 failure = error
     if failure is not None:
         raise failure
 
 
-def _answer(office: Office, request: Request) -> tuple[Reply, Answer]:
+def _answer(office: Office, request: Request, visit: Visit) -> tuple[Reply, Answer]:
     """Send a question and wait until a queued answer is there. Raises FetchError for a fault."""
-    before = office.store.visit(office.name, request.url)
-    answer = _get(office, request.url, before)
-    if answer.not_modified:
-        return Reply("data"), answer
-    reply = _understood(office, answer)
-    wait = FIRST_POLL
+    reply, answer = _exchange(office, visit, request.url, _read_before(office, request.url))
+    wait, failed = FIRST_POLL, 0
     for _ in range(POLLS):
         if reply.kind not in ("queued", "ready"):
-            break
+            return reply, answer
         if reply.kind == "queued":
             office.sleep(wait)
             wait = min(2 * wait, LONGEST_POLL)
-        answer = _get(office, urljoin(office.source.url, reply.poll))
-        reply = _understood(office, answer)
+        try:
+            reply, answer = _exchange(office, visit, urljoin(office.source.url.rstrip("/") + "/", reply.poll))
+            failed = 0
+        except FetchError:  # does not lose what is queued, unless it stays so
+            failed += 1
+            if failed == TRIES or visit.silent >= SILENT:
+                raise
+    raise FetchError(f"{request.url}: still queued", permanent=False)
+
+
+def _exchange(office: Office, visit: Visit, url: str, before: Mapping[str, str] | None = None) -> tuple[Reply, Answer]:
+    """Send one request. Raises FetchError for an answer that is none, which counts as the publisher's silence."""
+    visit.silent += 1
+    answer = _get(office, visit, url, before)
+    reply = Reply("data") if answer.not_modified else _understood(office, answer)
     if reply.kind == "wrong-key":
-        raise WrongKeyError(f"{request.url}: {reply.message}", permanent=True)
-    if reply.kind in ("fault", "queued", "ready"):
-        raise FetchError(f"{request.url}: {reply.message or 'still queued'}", permanent=False)
+        variable = _customs(office).key_environment
+        raise WrongKeyError(f"{url}: {reply.message} (environment variable {variable})", permanent=True)
+    if reply.kind == "fault":
+        raise FetchError(f"{url}: {reply.message}", permanent=False)
+    visit.silent = 0
     return reply, answer
 
 
-def _get(office: Office, url: str, before: Mapping[str, str] | None = None) -> Answer:
+def _read_before(office: Office, url: str) -> Mapping[str, str] | None:
+    """Return the last visit if its document was read as it would be read now: else it is wanted whole again."""
+    before = office.store.visit(office.name, url)
+    known = office.store.document(office.name, before["sha256"])
+    codes, under = cells.read_under(office.store, office.name, url).get(url, (frozenset(), ""))
+    return before if known and under == _register_of(office, codes) else None
+
+
+def _get(office: Office, visit: Visit, url: str, before: Mapping[str, str] | None = None) -> Answer:
     key = _key(office)
+    if visit.sent:
+        office.sleep(_customs(office).pause_seconds)
+    visit.sent += 1
     separator = "&" if "?" in url else "?"
     return office.client.get(
         f"{url}{separator}key={quote(key)}" if key else url,
         etag=before["etag"] if before else "",
         last_modified=before["last_modified"] if before else "",
         max_bytes=office.source.max_bytes,
-        statuses=READ,
-        redirects=not key,  # a key travels to one host only, and a missing one is answered by a redirect to a page
+        # a key travels to one host only, and one that is missing is answered by a redirect to a page
+        statuses=READ.union(REDIRECTS) if key else READ,
+        redirects=not key,
     )
 
 
 def _understood(office: Office, answer: Answer) -> Reply:
     assert answer.raw is not None and answer.document is not None
-    if answer.document.http_status == 204:
-        return Reply("empty")
-    reply: Reply = office.module.understood(answer.raw)
-    if reply.kind == "data" and answer.document.http_status != 200:
-        return Reply("fault", f"data with HTTP {answer.document.http_status}")
-    return reply
+    status = answer.document.http_status
+    if status in REDIRECTS:
+        return Reply("wrong-key", "redirects, which it does where it knows no key")
+    if not answer.raw.strip():
+        # Only the status that says so means that there is nothing: a cut answer is as empty.
+        return Reply("empty") if status == 204 else Reply("fault", f"HTTP {status} and no word")
+    try:
+        reply: Reply = office.module.understood(answer.raw)
+    except ParseError as error:
+        return Reply("fault", str(error))
+    return Reply("fault", f"data with HTTP {status}") if reply.kind == "data" and status != 200 else reply
 
 
 def _keep(office: Office, request: Request, reply: Reply, answer: Answer, visit: Visit) -> None:
@@ -242,6 +284,7 @@ def _keep(office: Office, request: Request, reply: Reply, answer: Answer, visit:
     at = office.now()
     if answer.not_modified or answer.document is None or answer.raw is None:
         visit.unchanged += 1
+        cells.read_again(office.store, office.name, request.url, at)
         office.store.record_visit(office.name, request.url, at, "unchanged")
         return
     made = answer.document
@@ -321,7 +364,7 @@ def keep(
         at,
         declared,
         url=url,
-        register=register(name, source, codes),
+        register=register(name, source, [c for c in codes if c.code in asked.codes]),
         scope=asked,
     )
 
@@ -349,13 +392,14 @@ def first_answer(
     with Store(":memory:") as store:
         office = Office(name, source, codes, store, client, environ, lambda: now, time.sleep, nullcontext)
         request = office.module.requests(*_planning(office))[0]
-        reply, answer = _answer(office, request)
+        visit = Visit()
+        reply, answer = _answer(office, request, visit)
         while reply.kind == "too-big":
             halves = office.module.halves(request, source)
             if halves is None:
                 raise FetchError(f"{request.url}: too big, and cannot be halved", permanent=True)
             request = halves[0]
-            reply, answer = _answer(office, request)
+            reply, answer = _answer(office, request, visit)
         if reply.kind == "empty" or answer.raw is None:
             return Declared(frame([]), request.scope)
         found: Declared = office.module.declarations(answer.raw, codes, source)

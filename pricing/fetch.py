@@ -120,7 +120,8 @@ class Client:
 
         ``max_bytes`` limits both what travels and what it unpacks to. ``headers`` go to this
         address's host only, never on to where it redirects; ``redirects=False`` follows none.
-        ``statuses`` are those whose body is an answer that somebody reads. Raises FetchError (``permanent`` where
+        ``statuses`` are those whose body is an answer that somebody reads, a redirect that is not
+        followed among them. Raises FetchError (``permanent`` where
         the next run would fail alike) and StoreError when the archive cannot take the answer.
         """
         limits = Limits(self._settings, time.monotonic() + self._settings.total_seconds)
@@ -215,7 +216,8 @@ def _open(session: Session, request: _Request, trail: list[str], limits: Limits)
                 timeout=(limits.settings.connect_seconds, limits.settings.read_seconds),
             )
         try:
-            if response.status_code not in REDIRECTS:
+            wanted = not request.redirects and response.status_code in request.statuses
+            if wanted or response.status_code not in REDIRECTS:
                 yield response
                 return
             target = _target(url, response.headers.get("Location", ""))

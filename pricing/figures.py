@@ -19,6 +19,7 @@ from pricing.config import Audience, Basket, Market, Methodology, Operation, Ser
 from pricing.errors import ConfigError, MethodError, UnitError
 from pricing.imports import ImportIndex, import_index
 from pricing.index import Index, Link, capped, fixed_basket, value_shares
+from pricing.spreads import Gap, Spread
 
 TONNES = {"t": 1.0, "kg": 1e-3, "kt": 1e3, "Mt": 1e6}
 FREQUENCIES = ("daily", "ten-day", "monthly")  # of determinations; a weekly quotation enters the daily one
@@ -85,18 +86,6 @@ class BasketFigures:
 
 
 @dataclass(frozen=True)
-class Gap:
-    """China's monthly price over the one outside.
-
-    ``frame``, by month: ``gap`` [%], ``china`` and ``other`` [the markets' unit], ``status``, ``grade``.
-    """
-
-    china: str
-    other: str
-    frame: pd.DataFrame
-
-
-@dataclass(frozen=True)
 class Beside:
     """An indicator's track record beside another measure of the same thing."""
 
@@ -112,6 +101,7 @@ class Figures:
     prices: dict[str, MarketPrices]
     baskets: dict[str, BasketFigures] = field(default_factory=dict)
     gaps: dict[str, Gap] = field(default_factory=dict)
+    spreads: dict[str, tuple[Spread, ...]] = field(default_factory=dict)
     indicators: list[trade.Indicator] = field(default_factory=list)
     records: dict[str, tuple[Beside, ...]] = field(default_factory=dict)
     imports: dict[str, list[ImportIndex]] = field(default_factory=dict)
@@ -421,45 +411,8 @@ def disclosed(made: reference.Prices) -> reference.Prices:
     frame = made.frame.copy()
     frame.loc[hide, ["unrounded", "value", "low", "high", "mean", "spread"]] = np.nan
     frame.loc[hide, "status"], frame.loc[hide, "grade"] = "confidential", None
+    frame[["interval_low", "interval_high"]] = np.nan  # they rest on the closed origins of other periods too
     return replace(made, frame=frame)
-
-
-# --------------------------------------------------------------------------------------- gaps
-
-
-def gaps(priced: Mapping[str, MarketPrices]) -> dict[str, Gap]:
-    """Set China's monthly price beside the one outside, for every product that has both."""
-    out = {}
-    for key, market in priced.items():
-        mineral, stage, zone = key.split("/")
-        other = next((k for z in ("XCN", "WLD") if (k := f"{mineral}/{stage}/{z}") in priced), None)
-        if zone != "CN" or other is None:
-            continue
-        china, outside = (m.months[m.months["unrounded"].notna()] for m in (market, priced[other]))
-        months = china.index.intersection(outside.index)
-        if market.market.unit != priced[other].market.unit or months.empty:
-            continue
-        here, there = china.loc[months], outside.loc[months]
-        frame = pd.DataFrame(
-            {
-                "gap": (here["unrounded"] / there["unrounded"] - 1) * 100,
-                "china": here["value"],
-                "other": there["value"],
-                "status": [_worse_status(pair) for pair in zip(here["status"], there["status"], strict=True)],
-                "grade": [_worse_grade(pair) for pair in zip(here["grade"], there["grade"], strict=True)],
-            },
-            index=months,
-        )
-        out[f"{mineral}/{stage}"] = Gap(key, other, frame.sort_index())
-    return out
-
-
-def _worse_status(pair: tuple[str, str]) -> str:
-    return next((s for s in pair if s != "normal"), "normal")
-
-
-def _worse_grade(pair: tuple[Any, Any]) -> str | None:
-    return max(pair) if all(isinstance(g, str) for g in pair) else None
 
 
 # ------------------------------------------------------------------------------------ indicators
@@ -472,6 +425,7 @@ def indicators(
     methodology: Methodology,
     cells: Mapping[str, pd.DataFrame],
     rates: pd.DataFrame,
+    read: Mapping[str, Mapping[str, frozenset[str]]] | None = None,
 ) -> list[trade.Indicator]:
     """Form the unit values of all products from the cells of each customs source.
 
@@ -481,11 +435,13 @@ def indicators(
         As ``pricing.declarations`` lays them out.
     rates : DataFrame
         As ``euro_rates`` returns it.
+    read : mapping of source to code to months, optional
+        As ``pricing.cells.read_months`` returns it; None: all was read.
     """
     rules = methodology.trade
     if rules is None:
         return []
-    parts, systems = [], {}
+    parts, systems, answered = [], {}, {}
     for name, known in cells.items():
         customs = operation.sources[name].customs
         if customs is None or known.empty:
@@ -494,9 +450,11 @@ def indicators(
         months = pd.Index(sorted(known["period"].unique()))
         parts.append(trade.prepared(known, codes, customs, _monthly_rate(rates, customs.currency, months)))
         systems[customs.origin] = customs.system
+        answered[customs.origin] = (read or {}).get(name, {})
     if not parts:
         return []
-    return trade.indicators(trade.judged(pd.concat(parts), rules), methodology.codes, systems, rules)
+    judged = trade.judged(pd.concat(parts), rules)
+    return trade.indicators(judged, methodology.codes, systems, rules, None if read is None else answered)
 
 
 def _monthly_rate(rates: pd.DataFrame, currency: str, months: pd.Index) -> pd.Series:

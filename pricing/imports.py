@@ -35,10 +35,11 @@ class ImportIndex:
     ----------
     frame : DataFrame, by month
         ``value`` (base period = 100; NaN where too little is known), ``year`` (per cent on the same month
-        of the year before), ``items`` (that this month and the last share), ``covered`` (share of the
-        window's traded value whose unit values are published).
+        of the year before), ``items`` (that this month and the one it is linked to share), ``covered``
+        (share of the window's traded value whose unit values are published), ``since`` (the month it is
+        linked to), ``rule`` (why there is no value).
     moved_by, year_by : DataFrame, month × item
-        Points of the index since the last month with a value, and percentage points on the year before; each row
+        Points of the index since the month it is linked to, and percentage points on the year before; each row
         sums to the change.
     withheld : str
         Why there is no index; the frames are empty then.
@@ -69,43 +70,67 @@ def import_index(made: Sequence[Indicator], origin: str, rule: ImportBasket, win
     traded = pd.DataFrame({item: f["traded"] for item, f in frames.items()}).reindex(prices.index).sum(axis=1)
     panel = Panel(prices, tonnes.where(prices.notna()))
     covered = ((prices * tonnes).sum(axis=1) / traded).where(traded > 0, 0.0)
-    logs, shared, known = _movements(panel, covered >= rule.min_covered, rule.min_items, window)
-    level = np.exp(logs.sum(axis=1).cumsum())
-    of_base = level[known & level.index.str.startswith(rule.base_period)]
+    logs, since = _movements(panel, covered >= rule.min_covered, rule.min_items, window)
+    known = pd.Series([s is not None for s in since], index=panel.prices.index)
+    level = np.full(len(known), np.nan)
+    for t, s in enumerate(since):
+        if s is not None:
+            level[t] = (1.0 if s == t else level[s]) * np.exp(logs[t].sum())
+    of_base = level[known & known.index.str.startswith(rule.base_period)]
     if len(of_base) < LEAST_BASE_MONTHS:
         reason = f"{len(of_base)} months of {rule.base_period} have a value; the base needs {LEAST_BASE_MONTHS}"
         return ImportIndex(origin, pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), reason)
     value = level * 100 / float(of_base.mean())
-    moved = logs.mul(logarithmic_mean(value.to_numpy(), value.shift(1).fillna(value.iloc[0]).to_numpy()), axis=0)
+    linked = [t if s is None else s for t, s in enumerate(since)]
+    # the logarithmic mean of two equal numbers is that number, so a month linked to itself moves by nothing
+    moved = logs * logarithmic_mean(np.nan_to_num(value, nan=1.0), np.nan_to_num(value[linked], nan=1.0))[:, None]
     year, year_by = _on_the_year(panel, rule.min_items)
-    frame = pd.DataFrame({"value": value.where(known), "year": year, "items": shared, "covered": covered})
-    return ImportIndex(origin, frame, moved, year_by)
-
-
-def _movements(
-    panel: Panel, covered: pd.Series, least: int, window: int
-) -> tuple[pd.DataFrame, npt.NDArray[np.int64], pd.Series]:
-    """Logarithmic movement of GEKS-Törnqvist since the last month that has a value, month × item.
-
-    Each row adds up to the movement of the newest window that holds its month. Also the items shared with
-    that last month, and the months that have a value.
-    """
-    months = panel.prices.index
-    window = min(window, len(months))
-    out, shared = np.zeros(panel.prices.shape), np.zeros(len(months), dtype=np.int64)
-    known = np.zeros(len(months), dtype=bool)
     there = panel.prices.notna().to_numpy()
-    before: int | None = None
+    frame = pd.DataFrame(
+        {
+            "value": value,
+            "year": year,
+            "items": [int((there[t] & there[s]).sum()) for t, s in enumerate(linked)],
+            "covered": covered,
+            "since": [known.index[s] if known.iloc[t] and s != t else "" for t, s in enumerate(linked)],
+            "rule": _rules(known, covered >= rule.min_covered, there.sum(axis=1) >= rule.min_items),
+        },
+        index=known.index,
+    )
+    return ImportIndex(origin, frame, pd.DataFrame(moved, index=known.index, columns=prices.columns), year_by)
+
+
+def _rules(known: pd.Series, covered: pd.Series, several: npt.NDArray[np.bool_]) -> npt.NDArray[np.object_]:
+    """Why a month has no value; nothing where it has one."""
+    return np.select(
+        [known.to_numpy(), ~covered.to_numpy(), ~several], ["", "covered", "too-few"], default="no-link"
+    ).astype(object)
+
+
+def _movements(panel: Panel, covered: pd.Series, least: int, window: int) -> tuple[Floats, list[int | None]]:
+    """Logarithmic movement of GEKS-Törnqvist since the month that each month is linked to, month × item.
+
+    That is the last month with a value that shares enough items. Within the newest window that holds both,
+    each row adds up to the movement of GEKS; a month further away is linked directly, so that the index
+    goes on after a gap. Also the position of that month: its own for the first, None where there is none.
+    """
+    window = min(window, len(panel.prices))
+    out = np.zeros(panel.prices.shape)
+    since: list[int | None] = [None] * len(out)
+    there = panel.prices.notna().to_numpy()
+    done: list[int] = []
     for t in np.flatnonzero(covered.to_numpy() & (there.sum(axis=1) >= least)).tolist():
-        first = max(t, window - 1) - window + 1
+        before = next((s for s in reversed(done) if (there[t] & there[s]).sum() >= least), None)
+        if before is None and done:
+            continue
         if before is not None:
-            shared[t] = (there[t] & there[before]).sum()
-            if shared[t] < least or before < first:
-                continue
-            links = [_tornqvist(panel, row, t) - _tornqvist(panel, row, before) for row in range(first, first + window)]
+            first = max(t, window - 1) - window + 1
+            rows = range(first, first + window) if before >= first else (before,)
+            links = [_tornqvist(panel, row, t) - _tornqvist(panel, row, before) for row in rows]
             out[t] = np.mean([link for link in links if np.isfinite(link).all()], axis=0)
-        known[t], before = True, t
-    return pd.DataFrame(out, index=months, columns=panel.prices.columns), shared, pd.Series(known, index=months)
+        since[t] = t if before is None else before
+        done.append(t)
+    return out, since
 
 
 def _tornqvist(panel: Panel, base: int, period: int) -> Floats:

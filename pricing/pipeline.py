@@ -10,10 +10,11 @@ import datetime as dt
 import fcntl
 import hashlib
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -24,13 +25,23 @@ import pandas as pd
 import structlog
 from apscheduler.triggers.cron import CronTrigger
 
-from pricing import __version__, cells, customs, documents, figures, keys, published, quality, releases, sources
+from pricing import __version__, cells, customs, documents, figures, keys, notice, published, quality, releases, sources
 from pricing.archive import Archive
-from pricing.config import Audience, Code, Methodology, Operation, Source, canonical, methodology_bytes
+from pricing.config import (
+    Audience,
+    Code,
+    Methodologies,
+    Methodology,
+    Operation,
+    Source,
+    canonical,
+    methodology_bytes,
+)
 from pricing.declarations import Declared
 from pricing.errors import FetchError, ParseError, PricingError, ReleaseError, StoreError
 from pricing.fetch import Answer, Client
 from pricing.quality import Finding
+from pricing.spreads import gaps, stage_spreads
 from pricing.store import Changes, Store, instant, iso, micros
 
 log = structlog.get_logger()
@@ -44,6 +55,9 @@ ALGORITHMS = {
 }  # raised when the figures they give change
 AUDIENCES: tuple[Audience, ...] = ("public", "internal")
 LOCK_SECONDS = 60.0
+PAUSE_SECONDS = 1.0  # between two documents of one publisher
+MOST_LISTS = 40  # pages of a publisher's list that one visit reads
+EMPTY_LISTS = 2  # number of the page at which a list that links no document is given up
 
 Track = Callable[[list[Any], str], Iterable[Any]]
 
@@ -61,18 +75,24 @@ class Workspace:
     ----------
     data : Path
         ``store.db``, ``documents/``, ``public/``, ``internal/``, ``keys/``, ``status.json``.
+    methods : Methodologies
+        All documents of the method.
+    methodology : Methodology
+        The one in force: by the clock when the folder was opened; within a release, at its instant.
     now : callable
         The clock. Aware UTC.
     """
 
     data: Path
     operation: Operation
+    methods: Methodologies
     methodology: Methodology
     store: Store
     archive: Archive
     now: Callable[[], dt.datetime]
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = time.sleep
+    stopping: Callable[[], bool] = lambda: False
 
     @property
     def simulated(self) -> bool:
@@ -93,20 +113,27 @@ class Workspace:
 def opened(
     data: Path,
     operation: Operation,
-    methodology: Methodology,
+    methods: Methodologies | Methodology,
     now: Callable[[], dt.datetime],
     *,
     simulated: bool | None = False,
     environ: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Workspace]:
     """Open (or make) a data folder; ``simulated=None`` opens either kind, for looking only.
+
+    ``methods`` are all documents of the method, or the one that governs all days.
 
     Raises StoreError when it holds prices of the other kind.
     """
     data.mkdir(parents=True, exist_ok=True)
     kind: Literal["live", "simulated"] | None = None if simulated is None else "simulated" if simulated else "live"
+    known = Methodologies((methods,)) if isinstance(methods, Methodology) else methods
+    method = known.in_force(now().astimezone(dt.UTC).date())
     with Store(data / "store.db", kind) as store:
-        yield Workspace(data, operation, methodology, store, Archive(data / "documents"), now, environ or {})
+        archive = Archive(data / "documents")
+        ws = Workspace(data, operation, known, method, store, archive, now, environ or {})
+        yield ws if stop is None else replace(ws, sleep=stop.wait, stopping=stop.is_set)
 
 
 @contextmanager
@@ -162,7 +189,7 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
     for name in track(list(names), "collecting"):
         try:
             source = ws.operation.sources[name]
-            outcome = _visit_office(ws, client, name, source) if source.customs else _collect(ws, client, name, source)
+            outcome = _way(name, source)(ws, client, name, source)
         except PricingError as error:
             outcome = _missed(ws, name, str(error))
         except Exception as error:  # a fault of ours in one source must not keep the others from being collected
@@ -173,18 +200,26 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
     return out
 
 
+def _way(name: str, source: Source) -> Callable[[Workspace, Client, str, Source], Outcome]:
+    if source.customs:
+        return _visit_office
+    return _collect_listed if hasattr(sources.load(name, source), "find_links") else _collect
+
+
 def _visit_office(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
     codes = ws.codes(source)
     if not codes:
         return Outcome(name, "skipped", "the methodology names no tariff code of this system")
     office = customs.Office(
-        name, source, codes, ws.store, client, ws.environ, ws.now, ws.sleep, lambda: writing(ws.data)
+        name, source, codes, ws.store, client, ws.environ, ws.now, ws.sleep, lambda: writing(ws.data), ws.stopping
     )
     visit = customs.collect(office)
     trouble = visit.failed or visit.left
-    outcome = "failed" if trouble else "refused" if visit.refused else "new" if visit.new else "unchanged"
-    if trouble:
-        with writing(ws.data):
+    moved = visit.new or visit.revised or visit.withdrawn
+    outcome = "failed" if trouble else "refused" if visit.refused else "new" if moved else "unchanged"
+    with writing(ws.data):
+        ws.store.record_visit(name, source.url, ws.now(), outcome, str(visit))
+        if trouble:
             ws.store.add_findings(ws.now(), name, [Finding("fetch", "warning", str(visit))])
     return Outcome(name, outcome, str(visit), vintage=ws.now(), changes=visit.changes)
 
@@ -198,6 +233,77 @@ def _missed(ws: Workspace, name: str, message: str) -> Outcome:
     except StoreError as error:  # another process writes for long: the sources after this one are visited all the same
         log.error("the failure could not be noted", source=name, why=str(error))
     return Outcome(name, "failed", message)
+
+
+def _collect_listed(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
+    """Collect every document that the publisher's lists link and whose period is not known, the newest first."""
+    links, known = _listed(ws, client, name, source)
+    if not links:
+        return _collect(ws, client, name, source)  # the list itself, which is refused, and kept as evidence
+    out, silent = [], 0
+    for period, address in sorted(links.items(), reverse=True):
+        before = ws.store.visit(name, address)
+        if period in known and not (period == max(links) and before["sha256"]):
+            continue
+        try:
+            if period in known:  # the series read from it may have changed
+                with writing(ws.data):
+                    out.append(_read(ws, name, source, before["sha256"], None, ws.now(), address))
+            else:
+                ws.sleep(PAUSE_SECONDS)
+                out.append(_collect(ws, client, name, source.model_copy(update={"url": address, "landing": ""})))
+            silent = 0
+        except FetchError as error:
+            silent += not error.permanent
+            out.append(Outcome(name, "failed", str(error)))
+            with writing(ws.data):
+                ws.store.record_visit(name, address, ws.now(), "failed", str(error))
+            if silent == customs.SILENT:
+                break
+    return _summed(ws, name, source, out)
+
+
+def _listed(ws: Workspace, client: Client, name: str, source: Source) -> tuple[dict[str, str], set[str]]:
+    """Walk the lists as far back as periods lack; return addresses by period, and the periods that are known.
+
+    Periods lack between the first that is known, or that a series is configured to begin with, and the newest.
+    """
+    module = sources.load(name, source)
+    known = {period for _, period in ws.store.periods(s.id for s in source.series)}
+    first = {f"{s.since}-01"[:7] + "-10" for s in source.series if s.since}
+    links: dict[str, str] = {}
+    for number in range(MOST_LISTS):
+        if number:
+            ws.sleep(PAUSE_SECONDS)
+        try:
+            page = client.get(module.list_page(source.landing, number), max_bytes=source.max_bytes)
+            links = module.find_links((page.raw or b"").decode("utf-8", "replace"), source) | links
+        except (FetchError, ParseError):
+            if not number:
+                raise
+            break  # the end of the lists, or the next visit goes on
+        if number == EMPTY_LISTS and not links:
+            break
+        if links and not any(p < min(links) for p in module.missing_periods(known | first | links.keys())):
+            break
+    return links, known
+
+
+def _summed(ws: Workspace, name: str, source: Source, parts: list[Outcome]) -> Outcome:
+    """Make one outcome of those of several documents, and note it as the visit to the source."""
+    at = ws.now()
+    told = [o.outcome for o in parts]
+    outcome = next((o for o in ("failed", "refused", "new") if o in told), "unchanged")
+    message = "; ".join(o.message for o in parts if o.message)
+    changes = [o.changes for o in parts]
+    with writing(ws.data):
+        ws.store.record_visit(name, source.url, at, outcome, message)
+        if outcome == "failed":
+            ws.store.add_findings(at, name, [Finding("fetch", "warning", message)])
+    new, revised, withdrawn, same = (
+        sum(getattr(c, what) for c in changes) for what in ("new", "revised", "withdrawn", "unchanged")
+    )
+    return Outcome(name, outcome, message, vintage=at, changes=Changes(new, revised, withdrawn, same))
 
 
 def _collect(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
@@ -491,6 +597,10 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     if last is not None and iso(at) <= last.manifest["vintage"]:
         raise ReleaseError(f"{iso(at)} is not after release {last.number} ({last.manifest['vintage']})")
     number = last.number + 1 if last else 1
+    day = at.astimezone(dt.UTC).date()
+    ws, announced = replace(ws, methodology=ws.methods.in_force(day)), methods_told(ws.data)
+    if ws.store.kind != "replayed":  # what was released when is deemed there, and proves no notice
+        notice.check(announced, ws.methodology, day)
     eligible = figures.eligible(ws.operation, audience)
     observed = ws.store.observations(as_of=at)
     observed = observed[observed["series"].isin(list(eligible.series))]
@@ -499,7 +609,9 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
         raise ReleaseError(
             f"nothing is known at {iso(at)} that a {audience} release may use: collect or backfill first"
         )
-    made, bases = _figures(ws, audience, eligible, observed, declared, at)
+    made, bases = _figures(ws, eligible, observed, declared, ws.store.bases(audience, at), at)
+    _note_left_out(ws, made.left_out, at)
+    _note_records(ws, made.records, at)
     edition = documents.Edition(
         audience=audience,
         number=number,
@@ -515,14 +627,15 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     parts = ws.store.parts(audience)
     told = documents.build(edition, made, _kept(last, parts), _facts_by_source(ws, observed, declared, at))
     register = _series_register(ws, audience, eligible, bases)
-    files = {
-        **told.files,
-        "register.json": register,
-        "methodology.toml": methodology_bytes(ws.methodology),
-    }
-    if ws.methodology.codes_raw:
-        files["codes.csv"] = ws.methodology.codes_raw.encode()
-    published.append(root / "published.db", number, iso(at), iso(at), told.rows)
+    drafts = [documents.draft(edition, made, told.rows)]
+    for change in ws.methods.pending(day):
+        other, _ = _figures(replace(ws, methodology=change), eligible, observed, declared, bases, at)
+        drafts.append(documents.draft(replace(edition, methodology=change), other))
+    of_method = documents.method_files(edition, ws.methods, drafts, announced)
+    _note_notice(ws, of_method, at)
+    files = {**told.files, **of_method, "register.json": register}
+    other_method = last is not None and last.manifest["methodology"]["sha256"] != ws.methodology.sha256
+    published.append(root / "published.db", number, iso(at), iso(at), told.rows, units_may_change=other_method)
     key = _signing_key(ws, environ, at)
     done = releases.freeze(root, files, _manifest(ws, edition, eligible, register, at), key, number=number)
     listed = done.manifest["files"]
@@ -530,6 +643,26 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     _adopt(ws, audience, done)
     log.info("released", audience=audience, number=done.number, vintage=iso(at), files=len(files))
     return done
+
+
+def methods_told(data: Path) -> dict[str, Any] | None:
+    """Return what the last public release says of the method and of the changes to come."""
+    last = releases.latest(data / "public")
+    return dict(orjson.loads((last.folder / "methodology.json").read_bytes())) if last else None
+
+
+def _note_notice(ws: Workspace, of_method: Mapping[str, bytes], at: dt.datetime) -> None:
+    """Make a finding, once, of each change that was announced too late for its day of effect."""
+    told = {f["message"] for f in ws.store.findings() if f["check"] == "notice"}
+    for change in orjson.loads(of_method["methodology.json"])["pending"]:
+        if change["earliest"] and change["earliest"] > change["effective"]:
+            message = (
+                f"methodology {change['id']}: effective: {change['effective']}, but it was first announced on "
+                f"{change['announced']['released_at'][:10]}: the earliest day is {change['earliest']}"
+            )
+            if message not in told:
+                log.warning("announced too late", methodology=change["id"], earliest=change["earliest"])
+                ws.store.add_findings(at, "lodemark", [Finding("notice", "warning", message)])
 
 
 def recover(ws: Workspace, audience: Audience) -> list[str]:
@@ -569,32 +702,32 @@ def _adopt(ws: Workspace, audience: Audience, made: releases.Release) -> None:
 
 def _figures(
     ws: Workspace,
-    audience: Audience,
     eligible: figures.Eligible,
     observed: pd.DataFrame,
     declared: Mapping[str, pd.DataFrame],
+    known_bases: Sequence[Mapping[str, Any]],
     at: dt.datetime,
 ) -> tuple[figures.Figures, list[dict[str, Any]]]:
+    """Compute all figures by the workspace's method, storing nothing; return them with the bases used."""
     known_on = at.astimezone(dt.UTC).date().isoformat()
     quoted, left_out = figures.all_quotes(ws.methodology, eligible, observed)
-    _note_left_out(ws, left_out, at)
-    bases = ws.store.bases(audience, at)
-    due = figures.bases_due(quoted, ws.methodology, bases, known_on)
-    bases += [{**base, "vintage": micros(at)} for base in due]  # stored once the release stands
+    due = figures.bases_due(quoted, ws.methodology, known_bases, known_on)
+    # stored once the release stands
+    bases = [*map(dict, known_bases), *({**base, "vintage": micros(at)} for base in due)]
     priced = figures.prices(quoted, ws.methodology, bases, known_on)
     units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
     production = figures.Production(_production(ws.store, units_of, at), units_of)
+    read = {name: cells.read_months(ws.store, name, at) for name in declared}
     indicators = figures.indicators(
-        ws.operation, ws.methodology, declared, figures.euro_rates(observed, eligible.series)
+        ws.operation, ws.methodology, declared, figures.euro_rates(observed, eligible.series), read
     )
-    records = figures.records(indicators, priced, ws.methodology)
-    _note_records(ws, records, at)
     made = figures.Figures(
         prices=priced,
         baskets=figures.baskets(ws.methodology, priced, production, known_on),
-        gaps=figures.gaps(priced),
+        gaps=gaps(priced, ws.methodology),
+        spreads=stage_spreads(priced, ws.methodology),
         indicators=indicators,
-        records=records,
+        records=figures.records(indicators, priced, ws.methodology),
         imports=figures.import_indices(indicators, ws.methodology),
         partners={c.origin: cells.partners(ws.store, n) for n in declared if (c := ws.operation.sources[n].customs)},
         left_out=left_out,
@@ -754,7 +887,7 @@ def status(ws: Workspace, schedule: Mapping[str, str] | None = None, *, public: 
         Of sources whose values are closed, tell no more than whether they are reached.
     """
     now = ws.now()
-    visits = {v["source"]: v for v in ws.store.visits()}
+    visits = {n: v for n, s in ws.operation.sources.items() if (v := ws.store.visit(n, s.url))["at"]}
     stored = {row["source"]: row for row in ws.store.summary()}
     out: dict[str, Any] = {
         "at": iso(now),
@@ -764,7 +897,8 @@ def status(ws: Workspace, schedule: Mapping[str, str] | None = None, *, public: 
         "jobs": dict(schedule or {}),
     }
     for name, source in ws.operation.sources.items():
-        visit, row = visits.get(name), stored.get(name)
+        visit = visits.get(name)
+        row = cells.summary(ws.store, name) if source.customs else stored.get(name)
         last = instant(row["last_vintage"]) if row else None
         age = (now - last).total_seconds() / 86400 if last else None
         out["sources"][name] = {

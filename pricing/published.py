@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from pricing.errors import ReleaseError
 
-Kind = Literal["index", "price", "indicator", "gap", "imports"]
+Kind = Literal["index", "price", "indicator", "gap", "gap-gross", "gap-export-parity", "spread", "imports"]
 T = TypeVar("T")
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -31,7 +31,7 @@ _SCHEMA = (
         number INTEGER PRIMARY KEY, vintage TEXT NOT NULL, released_at TEXT NOT NULL) STRICT""",
     """CREATE TABLE IF NOT EXISTS dataset (
         id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,
-        unit TEXT NOT NULL, UNIQUE (kind, name, frequency)) STRICT""",
+        unit TEXT NOT NULL, UNIQUE (kind, name, frequency, unit)) STRICT""",
     """CREATE TABLE IF NOT EXISTS value (
         dataset INTEGER NOT NULL REFERENCES dataset (id), period TEXT NOT NULL,
         release INTEGER NOT NULL REFERENCES release (number),
@@ -73,16 +73,23 @@ class Value(NamedTuple):
     since_release: int
 
 
-_Dataset = tuple[str, str, str]
+_Dataset = tuple[str, str, str, str]  # kind, name, frequency, unit: figures in another unit are another dataset
 _Content = tuple[float, float, str, str | None]
-_Wanted = dict[_Dataset, tuple[str, dict[str, _Content]]]
-_Change = tuple[_Dataset, str, str, _Content | None]
+_Wanted = dict[_Dataset, dict[str, _Content]]
+_Change = tuple[_Dataset, str, _Content | None]
 
 # ------------------------------------------------------------------------------------- writing
 
 
 def append(
-    path: Path, number: int, vintage: str, released_at: str, rows: Iterable[Row], *, complete: bool = True
+    path: Path,
+    number: int,
+    vintage: str,
+    released_at: str,
+    rows: Iterable[Row],
+    *,
+    complete: bool = True,
+    units_may_change: bool = False,
 ) -> int:
     """Record what a release shows, in one transaction.
 
@@ -99,6 +106,9 @@ def append(
     complete : bool
         The rows are the whole release, so a dataset that they do not name is withdrawn as well: a
         market whose rights have ended must not stay readable. False leaves other datasets as they are.
+    units_may_change : bool
+        The method has changed, and figures may be in another unit from this release on. What is there in
+        the unit before is withdrawn, and stays readable in the releases that showed it.
 
     Returns
     -------
@@ -108,16 +118,24 @@ def append(
     Raises
     ------
     ReleaseError
-        The number or an instant goes backwards, a row is unusable, a unit changed, or the release is
-        recorded already with other content.
+        The number or an instant goes backwards, a row is unusable, a unit changed while it may not, or the
+        release is recorded already with other content.
     """
     wanted = _by_dataset(rows)
     with _writing(path) as db:
         present = _check_release(db, path, number, vintage, released_at)
+        units = _units(db, number)
+        for dataset in wanted:
+            unit, before = dataset[3], units.get(dataset[:3], dataset[3])
+            if unit != before and not units_may_change:
+                raise ReleaseError(
+                    f"{'/'.join(dataset[:3])}: unit {unit!r}, but {before!r} before; another unit needs another method "
+                    "or another name"
+                )
         changes = list(_changes(db, wanted, number, complete))
         if present:
             if changes:
-                dataset, _, period, _ = changes[0]
+                dataset, period, _ = changes[0]
                 raise ReleaseError(
                     f"{path}: release {number} is recorded with other content: {len(changes)} rows differ, first "
                     f"{'/'.join(dataset)} {period}; discard_after({number - 1}) lets it be recorded anew"
@@ -164,6 +182,7 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _by_dataset(rows: Iterable[Row]) -> _Wanted:
     wanted: _Wanted = {}
+    units: dict[tuple[str, str, str], str] = {}
     for row in rows:
         where = f"{row.kind} {row.name} {row.frequency} {row.period}"
         if not _PERIOD.fullmatch(row.period):
@@ -171,9 +190,10 @@ def _by_dataset(rows: Iterable[Row]) -> _Wanted:
         for field, number in (("value", row.value), ("unrounded", row.unrounded)):
             if number is None or not math.isfinite(number):
                 raise ReleaseError(f"{where}: {field} is {number!r}; leave out what has no value")
-        unit, content = wanted.setdefault((row.kind, row.name, row.frequency), (row.unit, {}))
+        unit = units.setdefault((row.kind, row.name, row.frequency), row.unit)
         if row.unit != unit:
             raise ReleaseError(f"{where}: unit {row.unit!r}, but {unit!r} in other rows of the same dataset")
+        content = wanted.setdefault((row.kind, row.name, row.frequency, unit), {})
         if row.period in content:
             raise ReleaseError(f"{where}: given twice")
         content[row.period] = (float(row.value), float(row.unrounded), row.status, row.grade)
@@ -205,39 +225,50 @@ def _check_release(db: sqlite3.Connection, path: Path, number: int, vintage: str
 
 
 def _changes(db: sqlite3.Connection, wanted: _Wanted, number: int, complete: bool) -> Iterator[_Change]:
-    known = {
-        (kind, name, frequency): (id_, unit) for id_, kind, name, frequency, unit in db.execute("SELECT * FROM dataset")
-    }
-    for dataset in sorted(known.keys() | wanted.keys() if complete else wanted.keys()):
-        id_, old_unit = known.get(dataset, (None, None))
-        unit, new = wanted.get(dataset, (old_unit or "", {}))
-        if id_ is not None and unit != old_unit:
-            raise ReleaseError(
-                f"{'/'.join(dataset)}: unit {unit!r}, but {old_unit!r} before; another unit needs another name"
-            )
-        rows = db.execute(_STATE, (id_, "", _BEYOND, number)) if id_ is not None else ()
+    known: dict[_Dataset, int] = {tuple(dataset): id_ for id_, *dataset in db.execute("SELECT * FROM dataset")}
+    named = {dataset[:3] for dataset in wanted}
+    for dataset in sorted(known.keys() | wanted.keys()):
+        if not complete and dataset[:3] not in named:
+            continue
+        new = wanted.get(dataset, {})
+        rows = db.execute(_STATE, (known[dataset], "", _BEYOND, number)) if dataset in known else ()
         old = {period: content for period, *content, _ in rows if content[0] is not None}
         for period in sorted(old.keys() | new.keys()):
             if period not in new:
-                yield dataset, unit, period, None
+                yield dataset, period, None
             elif tuple(old.get(period, ())) != new[period]:
-                yield dataset, unit, period, new[period]
+                yield dataset, period, new[period]
+
+
+def _units(db: sqlite3.Connection, number: int) -> dict[tuple[str, ...], str]:
+    """Return the unit of each dataset in which a release or the last one before it shows figures."""
+    rows = db.execute("SELECT id, kind, name, frequency, unit FROM dataset").fetchall()
+    by_name: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+    for id_, kind, name, frequency, unit in rows:
+        by_name.setdefault((kind, name, frequency), []).append((id_, unit))
+    return {name: _in_force(db, found, number)[1] for name, found in by_name.items()}
+
+
+def _in_force(db: sqlite3.Connection, found: list[tuple[int, str]], number: int) -> tuple[int, str]:
+    """Choose, of datasets (id, unit) that differ in unit only, the one a release shows: the last to get a value."""
+    if len(found) == 1:
+        return found[0]
+    last = "SELECT max(release) FROM value WHERE dataset = ? AND release <= ? AND value IS NOT NULL"
+    return max(found, key=lambda one: db.execute(last, (one[0], number)).fetchone()[0] or 0)
 
 
 def _insert(db: sqlite3.Connection, number: int, changes: list[_Change]) -> None:
     ids: dict[_Dataset, int] = {}
-    for dataset, unit, _, _ in changes:
+    for dataset, _, _ in changes:
         if dataset not in ids:
-            db.execute(
-                "INSERT OR IGNORE INTO dataset (kind, name, frequency, unit) VALUES (?, ?, ?, ?)", (*dataset, unit)
-            )
+            db.execute("INSERT OR IGNORE INTO dataset (kind, name, frequency, unit) VALUES (?, ?, ?, ?)", dataset)
             (ids[dataset],) = db.execute(
-                "SELECT id FROM dataset WHERE (kind, name, frequency) = (?, ?, ?)", dataset
+                "SELECT id FROM dataset WHERE (kind, name, frequency, unit) = (?, ?, ?, ?)", dataset
             ).fetchone()
     withdrawn = (None, None, "withdrawn", None)
     db.executemany(
         "INSERT INTO value (dataset, period, release, value, unrounded, status, grade) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        ((ids[dataset], period, number, *(content or withdrawn)) for dataset, _, period, content in changes),
+        ((ids[dataset], period, number, *(content or withdrawn)) for dataset, period, content in changes),
     )
 
 
@@ -303,7 +334,7 @@ def read(
     Parameters
     ----------
     release : int
-        What later releases changed is not seen.
+        What later releases changed is not seen, nor figures in a unit that the release no longer used.
     start, end : str or None
         ``YYYY``, ``YYYY-MM`` or ``YYYY-MM-DD``. A period is in when its first day lies between the
         first day of ``start`` and the last day of ``end``, whatever the frequency.
@@ -313,12 +344,13 @@ def read(
     list of Value
         Withdrawn periods are in it with ``value`` None, from the release that withdrew them.
     """
-    named = "SELECT id FROM dataset WHERE (kind, name, frequency) = (?, ?, ?)"
-    found = connection.execute(named, (kind, name, frequency)).fetchone()
-    if found is None:
+    named = "SELECT id, unit FROM dataset WHERE (kind, name, frequency) = (?, ?, ?)"
+    found = connection.execute(named, (kind, name, frequency)).fetchall()
+    if not found:
         return []
     bounds = (lower_bound(start) if start else "", (end or "") + _BEYOND)
-    return [Value(*row) for row in connection.execute(_STATE, (found[0], *bounds, release))]
+    id_, _ = _in_force(connection, found, release)
+    return [Value(*row) for row in connection.execute(_STATE, (id_, *bounds, release))]
 
 
 def lower_bound(start: str) -> str:
@@ -332,14 +364,16 @@ def lower_bound(start: str) -> str:
 
 
 def datasets(connection: sqlite3.Connection, kind: Kind, name: str, *, release: int) -> dict[str, str]:
-    """Return the unit of each frequency in which a release or an earlier one shows the named dataset."""
-    return dict(
-        connection.execute(
-            """SELECT frequency, unit FROM dataset WHERE (kind, name) = (?, ?)
-            AND EXISTS (SELECT 1 FROM value WHERE dataset = dataset.id AND release <= ?) ORDER BY frequency""",
-            (kind, name, release),
-        )
+    """Return the unit, at a release, of each frequency in which it or an earlier one shows the named dataset."""
+    rows = connection.execute(
+        """SELECT frequency, id, unit FROM dataset WHERE (kind, name) = (?, ?)
+        AND EXISTS (SELECT 1 FROM value WHERE dataset = dataset.id AND release <= ?) ORDER BY frequency""",
+        (kind, name, release),
     )
+    found: dict[str, list[tuple[int, str]]] = {}
+    for frequency, id_, unit in rows:
+        found.setdefault(frequency, []).append((id_, unit))
+    return {frequency: _in_force(connection, same, release)[1] for frequency, same in found.items()}
 
 
 def names_below(connection: sqlite3.Connection, kind: Kind, prefix: str, *, release: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 OUT_STATUSES = ("voided", "suspended", "limit")  # statuses of a quotation that stay out of determinations
 SLIP_TOLERANCE = 0.04
+LEAST_FREEDOM = 10  # degrees of freedom below which the dispersion of origins is not known
 # Ratios that a wrong unit leaves behind; the factors are those of pricing.units.
 SLIPS = {
     10.0: "a decimal place",
@@ -74,7 +76,8 @@ class Prices:
     Attributes
     ----------
     frame : DataFrame, by period
-        ``unrounded`` (USD/t; NaN: no price), ``value`` (rounded), ``status``, ``type``, ``grade``,
+        ``unrounded`` (USD/t; NaN: no price), ``interval_low`` and ``interval_high`` (NaN: not known),
+        ``value`` (rounded), ``status``, ``type``, ``grade``,
         ``origins`` (that made it), ``low``, ``high``, ``mean``, ``spread``, ``largest_weight``.
     origins : tuple of str, length m
         Columns of the arrays below.
@@ -344,8 +347,60 @@ def determine(quotes: Quotes, bases: Sequence[Mapping[str, Any]], rules: Determi
     weight = np.where(used, _tier_weights(quotes.series, chosen, rules), 0.0)
     total = weight.sum(axis=1, keepdims=True)
     weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    weight = capped_rows(weight, rules.max_weight)
     frame = _grade(quotes, adjusted, used, ages, chosen, weight, rules)
     return Prices(quotes, frame, origins, chosen, ages, adjusted, ratio, weight, excluded)
+
+
+def capped_rows(weight: Floats, cap: float) -> Floats:
+    """Cap the weights of each row at ``cap``, or at 1/n of its n members where that is more.
+
+    What is cut goes to the others in proportion, until none is above. Rows sum to what they summed to.
+
+    Parameters
+    ----------
+    weight : float array, (t, m)
+        Rows sum to 1, or are all zero.
+    """
+    n = (weight > 0).sum(axis=1, keepdims=True)
+    limit = np.maximum(cap, np.divide(1.0, n, out=np.ones(n.shape), where=n > 0))
+    out, at_cap = weight, np.zeros(weight.shape, dtype=bool)
+    for _ in range(weight.shape[1]):
+        above = out > limit * (1 + 1e-12)
+        if not above.any():
+            break
+        at_cap |= above
+        free = np.where(at_cap, 0.0, weight)
+        left = 1 - (at_cap * limit).sum(axis=1, keepdims=True)
+        total = free.sum(axis=1, keepdims=True)
+        spread = np.divide(free * left, total, out=np.zeros_like(free), where=total > 0)
+        out = np.where(at_cap.any(axis=1, keepdims=True), np.where(at_cap, limit, spread), out)
+    return out
+
+
+def influence(made: Prices) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """How far the price of each period would move without one of its origins (leave-one-out).
+
+    Returns
+    -------
+    largest : float array, by period
+        Largest |price without it / price - 1|; NaN where fewer than two origins made the price.
+    origin : int array, by period
+        Position of that origin in ``made.origins``; -1 where there is none.
+    """
+    used = np.where(made.weight > 0, made.adjusted, np.nan)
+    price = made.frame["unrounded"].to_numpy(dtype="float64")
+    moves = np.full(made.weight.shape, np.nan)
+    several = np.flatnonzero((made.weight > 0).sum(axis=1) > 1)
+    for m in range(made.weight.shape[1]):
+        rows = several[made.weight[several, m] > 0]
+        without = made.weight[rows].copy()
+        without[:, m] = 0.0
+        moves[rows, m] = np.abs(weighted_median(used[rows], without) / price[rows] - 1)
+    known = np.isfinite(moves).any(axis=1)
+    largest, origin = np.full(len(moves), np.nan), np.full(len(moves), -1, dtype=np.int64)
+    largest[known], origin[known] = np.nanmax(moves[known], axis=1), np.nanargmax(moves[known], axis=1)
+    return largest, origin
 
 
 def _exclude_on_cross_section(adjusted: Floats, excluded: npt.NDArray[np.object_], limit: float) -> None:
@@ -404,9 +459,12 @@ def _grade(
         object
     )
     grade[np.isnan(price)] = None
+    reach = _reach(values, weight, ages, middle, rules)
     return pd.DataFrame(
         {
             "unrounded": price,
+            "interval_low": price * np.exp(-reach),
+            "interval_high": price * np.exp(reach),
             "value": np.round(price, quotes.market.rounding),
             "status": status,
             "type": kind,
@@ -420,6 +478,31 @@ def _grade(
         },
         index=quotes.usd_per_t.index,
     )
+
+
+def _reach(values: Floats, weight: Floats, ages: npt.NDArray[np.int64], middle: Floats, rules: Determination) -> Floats:
+    """Half width of the interval of each price, as logarithm; NaN where origins were too seldom seen side by side.
+
+    The variance of one origin is pooled over the periods up to this one (nothing later), by degrees of
+    freedom; a weighted mean of n of them has it times the sum of squared weights, a median of three or
+    more pi/2 times as much (the asymptotic efficiency of a median). A quotation that is some periods
+    old adds as many times the variance of one step of the price. Ours: no manual prescribes it.
+    """
+    n = np.isfinite(values).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = np.log(values / middle[:, None])
+        steps = pd.Series(np.log(middle)).ffill().diff().to_numpy()
+    squares = np.where(n > 1, np.nansum(deviation**2, axis=1), 0.0)
+    freedom = np.maximum(n - 1, 0).astype("float64")
+    window = rules.interval_periods
+    pooled = pd.DataFrame({"squares": squares, "freedom": freedom}).rolling(window, min_periods=1).sum()
+    enough = pooled["freedom"].to_numpy() >= LEAST_FREEDOM
+    own = np.divide(pooled["squares"], pooled["freedom"], out=np.full(len(n), np.nan), where=enough)
+    step = pd.Series(steps**2).rolling(window, min_periods=LEAST_FREEDOM).mean().shift(1).to_numpy()
+    old = (weight * ages).sum(axis=1)
+    variance = own * (weight**2).sum(axis=1) * np.where(n > 2, np.pi / 2, 1.0)
+    variance = variance + np.where(old > 0, old * step, 0.0)
+    return NormalDist().inv_cdf(0.5 + rules.interval / 200) * np.sqrt(np.where(n > 0, variance, np.nan))
 
 
 def _all_official(
@@ -455,11 +538,15 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
     # the lowest grade that at least half of the days reach
     letters = frame["grade"].to_numpy(dtype=object)
     reached = [_by_month(np.add, (letters <= g).astype(np.int64), starts) for g in ("A", "B")]
-    number = {c: frame[c].to_numpy(dtype="float64") for c in ("unrounded", "mean", "low", "high", "spread")}
+    numbers = ("unrounded", "mean", "low", "high", "spread", "interval_low", "interval_high")
+    number = {c: frame[c].to_numpy(dtype="float64") for c in numbers}
     unrounded = _by_month(np.add, number["unrounded"], starts) / days
     out = pd.DataFrame(
         {
             "unrounded": unrounded,
+            # the errors of one month's days go together: the mean of their bounds, not less
+            "interval_low": _by_month(np.add, number["interval_low"], starts) / days,
+            "interval_high": _by_month(np.add, number["interval_high"], starts) / days,
             "value": np.round(unrounded, daily.quotes.market.rounding),
             "status": "normal",
             "type": "mean-of-ten-days" if ten_day else "mean-of-days",

@@ -24,7 +24,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from pricing import pipeline
-from pricing.config import Audience, Methodology, Operation
+from pricing.config import Audience, Methodologies, Methodology, Operation
 from pricing.errors import PricingError, StoreError
 from pricing.fetch import Client
 from pricing.store import iso
@@ -76,7 +76,7 @@ class Scheduler:
 
     Parameters
     ----------
-    data, operation, methodology
+    data, operation, methods
         As for ``pipeline.opened``.
     now : callable
         The clock, aware UTC.
@@ -90,12 +90,12 @@ class Scheduler:
         self,
         data: Path,
         operation: Operation,
-        methodology: Methodology,
+        methods: Methodologies | Methodology,
         now: Callable[[], dt.datetime],
         environ: Mapping[str, str],
         make_client: Callable[[pipeline.Workspace], Client],
     ) -> None:
-        self._data, self._operation, self._methodology = data, operation, methodology
+        self._data, self._operation, self._methods = data, operation, methods
         self._now, self._environ, self._make_client = now, environ, make_client
         self._pool = ThreadPoolExecutor(4)
         self._stopping = threading.Event()
@@ -133,7 +133,9 @@ class Scheduler:
         self._jobs.add_job(call, trigger, args=args, id=name, name=name, replace_existing=True)
 
     def _opened(self) -> Any:
-        return pipeline.opened(self._data, self._operation, self._methodology, self._now, environ=self._environ)
+        return pipeline.opened(
+            self._data, self._operation, self._methods, self._now, environ=self._environ, stop=self._stopping
+        )
 
     def _collect(self, name: str, release_first: bool = True) -> None:
         """Collect one source; where nothing was ever released, make the first release of what it brought."""

@@ -59,6 +59,10 @@ CREATE TABLE cell (
 CREATE TABLE declaration (
     cell INTEGER NOT NULL REFERENCES cell (id), period TEXT NOT NULL, vintage INTEGER NOT NULL, value REAL, kg REAL,
     status TEXT NOT NULL, document INTEGER NOT NULL, PRIMARY KEY (cell, period, vintage)) STRICT, WITHOUT ROWID;
+CREATE TABLE reading (
+    source TEXT NOT NULL, url TEXT NOT NULL, code TEXT NOT NULL, first TEXT NOT NULL, last TEXT NOT NULL,
+    vintage INTEGER NOT NULL, register TEXT NOT NULL, PRIMARY KEY (source, code, first, last, url, vintage)
+    ) STRICT, WITHOUT ROWID;
 CREATE TABLE partner (
     source TEXT NOT NULL, code TEXT NOT NULL, name TEXT NOT NULL,
     PRIMARY KEY (source, code)) STRICT, WITHOUT ROWID
@@ -202,7 +206,10 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """One write transaction, durable when it ends, undone when it raises."""
+        """One write transaction, durable when it ends, undone when it raises; within another it is a part of it."""
+        if self._conn.in_transaction:
+            yield
+            return
         self._conn.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -235,7 +242,7 @@ class Store:
         """Note how a visit ended; what is not given (etag, last_modified, sha256) stays as it was."""
         before = self.visit(source, url)
         row = {k: seen.get(k, before[k]) for k in ("etag", "last_modified", "sha256")}
-        succeeded = before["succeeded_at"] if outcome == "failed" else iso(at)
+        succeeded = before["succeeded_at"] if outcome in ("failed", "refused") else iso(at)
         self.db.table("visit").upsert(
             {
                 "source": source,

@@ -12,8 +12,7 @@ Pure. China (CN) and elsewhere (XCN) are judged apart: nothing of one enters the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +25,16 @@ from pricing.reference import weighted_median
 LEGS: tuple[Leg, ...] = ("CN", "XCN", "WLD")
 KEY = ["origin", "mineral", "stage", "line", "leg", "reporter", "partner"]
 GROUP = ["origin", "mineral", "stage"]
+SHOWN = ["period", "code", "reporter", "partner", "leg", "value", "kg", "usd", "tonnes", "rule"]
 
+YEAR = 12
 SLIPS = {10.0: "a decimal place", 100.0: "100", 1000.0: "kg and t", 2204.6: "lb and t", 31.1: "troy ounce"}
+WIDEST = 50.0  # half width of an interval, as logarithm: wider is never published, and would overflow
 SLIP_TOLERANCE = 1.3  # a factor: unit values scatter, so a slip is recognised by its size only
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Indicator:
         the window, ``traded`` (USD in all months of the window, nothing excluded), ``kept_value`` and
         ``kept_tonnes`` (shares that the exclusions left), ``largest`` (largest cell's share of the
         tonnes), ``hhi`` (concentration of partners, 0 to 10,000), ``china_share``, ``reported`` (share
-        of last year's value whose reporters are in), ``break``.
+        of last year's value whose reporters are in), ``break``, ``counted`` (the months that the figure sums).
     gap : DataFrame, by month
         ``gap`` (CN over XCN less one), ``low``, ``high``: where both legs have a value.
     cells : DataFrame
@@ -96,39 +99,62 @@ def prepared(cells: pd.DataFrame, codes: Sequence[Code], customs: Customs, usd: 
         ``KEY`` and ``code, period, value, kg, usd, tonnes, rule``; codes whose line is not wholly
         confirmed are left out.
     """
-    months = cells["period"].unique()
-    lines = {(m, code): line for m in months for code, line in usable(codes, m).items()}
-    by_code = {c.code: c for c in codes}
-    whole = cells.groupby(["code", "reporter", "partner", "period", "status"], as_index=False, sort=True)[
-        ["value", "kg"]
-    ].sum(min_count=1)
-    line = [lines.get(pair, "") for pair in zip(whole["period"], whole["code"], strict=True)]
-    out = whole.assign(line=line)
-    out = out[out["line"] != ""].reset_index(drop=True)
-    facts = [by_code[c] for c in out["code"]]
+    at, keys = _distinct(cells, ["code", "period"])
+    valid = {m: usable(codes, m) for m in keys["period"].unique()}
+    lines = np.array([valid[m].get(c, "") for c, m in zip(keys["code"], keys["period"], strict=True)], dtype=object)
+    out = _summed(cells.assign(line=lines[at])[lines[at] != ""])
+    at, keys = _distinct(out, ["code", "period"])
+    by_code = {(c.code, m): c for m in valid for c in codes if c.valid(m)}
+    facts = [by_code[pair] for pair in zip(keys["code"], keys["period"], strict=True)]
     content = np.array([1.0 if f.basis == "contained" else f.content or 1.0 for f in facts])
     rate = out["period"].map(usd).to_numpy(dtype="float64") if customs.currency != "USD" else 1.0
     kg, value = out["kg"].to_numpy(), out["value"].to_numpy()
     rule = np.select(
         [
-            out["status"] == "confidential",
-            (out["status"] == "no-quantity") | np.isnan(kg),
+            (out["status"] == "confidential").to_numpy(),
+            (out["status"] == "no-quantity").to_numpy() | np.isnan(kg),
             kg == 0,
             ~(value > 0),
             ~np.isfinite(value * rate),
         ],
-        ["confidential", "no-quantity", "zero-quantity", "zero-value", "no-rate"],
-        "",
+        [np.array(r, dtype=object) for r in ("confidential", "no-quantity", "zero-quantity", "zero-value", "no-rate")],
+        np.array("", dtype=object),
     )
     return out.assign(
         origin=customs.origin,
-        mineral=[f.mineral for f in facts],
-        stage=[f.stage for f in facts],
+        mineral=np.array([f.mineral for f in facts], dtype=object)[at],
+        stage=np.array([f.stage for f in facts], dtype=object)[at],
         leg=np.where(out["partner"] == customs.china, "CN", "XCN"),
         usd=value * rate,
-        tonnes=kg * content / 1000,
-        rule=rule.astype(object),
+        tonnes=kg * content[at] / 1000,
+        rule=rule,
     ).drop(columns="status")
+
+
+def _summed(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per code, reporter, partner, month and status, in that order."""
+    number = _numbered(cells, ["code", "reporter", "partner", "period", "status"])
+    first, row = np.unique(number, return_index=True, return_inverse=True)[1:]
+    whole = cells.iloc[first].reset_index(drop=True)
+    if len(first) == len(cells):
+        return whole
+    sums = cells[["value", "kg"]].groupby(row).sum(min_count=1)
+    return whole.assign(value=sums["value"].to_numpy(), kg=sums["kg"].to_numpy())
+
+
+def _numbered(rows: pd.DataFrame, columns: Sequence[str]) -> Ints:
+    """Number rows by what some columns say, so that numbers sort as the columns do."""
+    out = np.zeros(len(rows), dtype=np.int64)
+    for name in columns:
+        code, found = pd.factorize(rows[name], sort=True)
+        out = out * max(len(found), 1) + code
+    return out
+
+
+def _distinct(rows: pd.DataFrame, columns: list[str]) -> tuple[Ints, pd.DataFrame]:
+    """Give each row the number of its combination, and the combinations in order."""
+    _, first, row = np.unique(_numbered(rows, columns), return_index=True, return_inverse=True)
+    return row.astype(np.int64), rows[columns].iloc[first].reset_index(drop=True)
 
 
 # --------------------------------------------------------------------------------------- judging
@@ -136,43 +162,43 @@ def prepared(cells: pd.DataFrame, codes: Sequence[Code], customs: Customs, usd: 
 
 @dataclass(frozen=True)
 class _Grid:
-    """Cells laid out: month × cell, and what each cell belongs to."""
+    """Cells laid out: month × cell, in order of ``KEY``, and what each cell belongs to."""
 
     months: pd.Index
-    keys: pd.DataFrame  # one row per cell, KEY
     usd: Floats
     tonnes: Floats
     good: Flags  # has a value and a mass
-    line: npt.NDArray[np.int64]  # (origin, mineral, stage, line, leg) of each cell
-    lines: pd.DataFrame
+    lines: pd.DataFrame  # (origin, mineral, stage, line, leg)
+    line: Ints  # of each cell
+    start: Ints  # first cell of each line: the cells of a line lie together
+    reporter: Ints  # of each cell
 
 
-def _grid(cells: pd.DataFrame) -> _Grid:
-    months = pd.period_range(cells["period"].min(), cells["period"].max(), freq="M").strftime("%Y-%m")
-    grouped = cells.groupby(KEY, sort=True)
-    keys = grouped.size().reset_index()[KEY]
-    column = grouped.ngroup().to_numpy()
-    row = months.get_indexer(pd.Index(cells["period"]))
-    good = np.zeros((len(months), len(keys)), dtype=bool)
-    usd, tonnes = np.zeros(good.shape), np.zeros(good.shape)
+def _in_months(periods: pd.Series) -> tuple[Ints, pd.Index]:
+    """Give each row the position of its month, and all months from the first to the last."""
+    code, found = pd.factorize(periods)
+    months = pd.period_range(found.min(), found.max(), freq="M").strftime("%Y-%m")
+    return months.get_indexer(found).astype(np.int64)[code], months
+
+
+def _grid(cells: pd.DataFrame, column: npt.NDArray[np.intp], keys: pd.DataFrame, row: Ints, months: pd.Index) -> _Grid:
+    shape = (len(months), len(keys))
+    good, usd, tonnes = np.zeros(shape, dtype=bool), np.zeros(shape), np.zeros(shape)
     fine = (cells["rule"] == "").to_numpy()
     np.add.at(usd, (row[fine], column[fine]), cells["usd"].to_numpy()[fine])
     np.add.at(tonnes, (row[fine], column[fine]), cells["tonnes"].to_numpy()[fine])
     good[row[fine], column[fine]] = True
-    by_line = keys.groupby([*GROUP, "line", "leg"], sort=True)
-    lines = by_line.size().reset_index()[[*GROUP, "line", "leg"]]
-    line = by_line.ngroup().to_numpy().astype(np.int64)
-    return _Grid(pd.Index(months), keys, usd, tonnes, good, line, lines)
+    line, lines = _distinct(keys, [*GROUP, "line", "leg"])
+    reporter = _numbered(keys, ["origin", "reporter"])
+    return _Grid(months, usd, tonnes, good, lines, line, np.searchsorted(line, np.arange(len(lines))), reporter)
 
 
 def _below_floor(grid: _Grid, rules: Trade) -> Flags:
     """Month × line: the leg of its product carries less than the least mass."""
-    legs = grid.lines.groupby([*GROUP, "leg"], sort=True)
-    leg = legs.ngroup().to_numpy()
-    facts = legs.size().reset_index()
-    floors = np.array([rules.floor(m, s) for m, s in zip(facts["mineral"], facts["stage"], strict=True)]) / 1000
-    mass = np.zeros((len(grid.months), len(facts)))
-    np.add.at(mass.T, leg[grid.line], (grid.tonnes * grid.good).T)
+    leg, legs = _distinct(grid.lines, [*GROUP, "leg"])
+    floors = np.array([rules.floor(m, s) for m, s in zip(legs["mineral"], legs["stage"], strict=True)]) / 1000
+    mass = np.zeros((len(grid.months), len(legs)))
+    np.add.at(mass.T, leg, np.add.reduceat(grid.tonnes, grid.start, axis=1).T)
     return (mass < floors)[:, leg]
 
 
@@ -183,7 +209,8 @@ def judged(cells: pd.DataFrame, rules: Trade) -> pd.DataFrame:
     leg's accepted months among the ``reference_months`` before (in the first year of a history, of that
     year; where there are too few, from the other origin's reference). A doubted cell stands when others
     moved with it: the other origin's leg, two other cells of its own leg, or its own leg for
-    ``persistence_months``. Else its rule says ``implausible-mass``, and which slip that looks like.
+    ``persistence_months``; and when it always lay there: itself, for as many months of the reference
+    months. Else its rule says ``implausible-mass``, and which slip that looks like.
 
     Parameters
     ----------
@@ -195,24 +222,23 @@ def judged(cells: pd.DataFrame, rules: Trade) -> pd.DataFrame:
     DataFrame
         The same rows in order of ``KEY`` and month, with ``rule`` filled in.
     """
-    cells = cells.sort_values([*KEY, "period", "code"], kind="stable").reset_index(drop=True)
     if cells.empty:
         return cells
-    grid = _grid(cells)
-    excluded = _excluded(grid, rules)
-    column = cells.groupby(KEY, sort=True).ngroup().to_numpy()
-    row = grid.months.get_indexer(pd.Index(cells["period"]))
-    verdict = pd.Series(excluded[row, column], index=cells.index, dtype=object)
-    return cells.assign(rule=cells["rule"].where(cells["rule"] != "", verdict))
+    key, (row, months) = _numbered(cells, KEY), _in_months(cells["period"])
+    order = np.lexsort((_numbered(cells, ["code"]), row, key))
+    cells, row = cells.iloc[order].reset_index(drop=True), row[order]
+    _, first, column = np.unique(key[order], return_index=True, return_inverse=True)
+    excluded = _excluded(_grid(cells, column, cells[KEY].iloc[first], row, months), rules)
+    rule = cells["rule"].to_numpy(dtype=object)
+    return cells.assign(rule=np.where(rule == "", excluded[row, column], rule))
 
 
 def _excluded(grid: _Grid, rules: Trade) -> npt.NDArray[np.object_]:
     """Month × cell: the rule that excludes it, or nothing."""
-    n_lines = len(grid.lines)
     below = _below_floor(grid, rules)
     with np.errstate(divide="ignore", invalid="ignore"):
         unit_value = np.where(grid.good, grid.usd / grid.tonnes, np.nan)
-    raw = _ratios(grid.usd * grid.good, grid.tonnes * grid.good, grid.line, n_lines)
+    raw = _ratios(grid, slice(None), grid.good)
     raw[below] = np.nan
     accepted = np.full(raw.shape, np.nan)
     excluded = np.full(grid.good.shape, "", dtype=object)
@@ -222,25 +248,24 @@ def _excluded(grid: _Grid, rules: Trade) -> npt.NDArray[np.object_]:
         own = _references(raw, accepted, first, t, rules)
         reference = np.where(np.isfinite(own), own, _of_twins(own, twins))
         move = np.log(unit_value[t] / reference[grid.line])
-        for c in np.flatnonzero(np.abs(move) > np.log(rules.outlier_factor)).tolist():
-            if not _confirmed(grid, t, c, move, raw, reference, twins, rules):
+        doubted = np.flatnonzero(np.abs(move) > np.log(rules.outlier_factor))
+        stands = _confirmed_by_others(grid, t, doubted, move, twins, rules)
+        for c in doubted[~stands].tolist():
+            if not _has_stood(grid.line[c], t, c, move[c], raw, unit_value, reference, rules):
                 excluded[t, c] = _blamed(move[c])
-        kept = grid.good[t] & (excluded[t] == "")
-        now = _ratios(grid.usd[t : t + 1] * kept, grid.tonnes[t : t + 1] * kept, grid.line, n_lines)[0]
-        accepted[t] = np.where(below[t], np.nan, now)
+        accepted[t] = _ratios(grid, slice(t, t + 1), grid.good[t : t + 1] & (excluded[t : t + 1] == ""))[0]
+        accepted[t, below[t]] = np.nan
     return excluded
 
 
-def _ratios(usd: Floats, tonnes: Floats, group: npt.NDArray[np.int64], n: int) -> Floats:
-    """Ratio of sums by group; NaN where nothing was traded."""
-    value, mass = np.zeros((len(usd), n)), np.zeros((len(usd), n))
-    np.add.at(value.T, group, usd.T)
-    np.add.at(mass.T, group, tonnes.T)
+def _ratios(grid: _Grid, months: slice, kept: Flags) -> Floats:
+    """Ratio of sums by line; NaN where nothing was traded."""
+    value, mass = (np.add.reduceat(table[months] * kept, grid.start, axis=1) for table in (grid.usd, grid.tonnes))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(mass > 0, value / mass, np.nan)
 
 
-def _references(raw: Floats, accepted: Floats, first: npt.NDArray[np.int64], t: int, rules: Trade) -> Floats:
+def _references(raw: Floats, accepted: Floats, first: Ints, t: int, rules: Trade) -> Floats:
     """What each line's unit value is judged against in a month; NaN where its history says too little."""
     span = rules.reference_months
     before = accepted[max(0, t - span) : t]
@@ -252,57 +277,83 @@ def _references(raw: Floats, accepted: Floats, first: npt.NDArray[np.int64], t: 
 
 
 def _median(values: Floats, least: int) -> Floats:
-    enough = np.isfinite(values).sum(axis=0) >= least
-    out = np.full(values.shape[1], np.nan)
-    if enough.any():
-        out[enough] = np.nanmedian(values[:, enough], axis=0)
-    return out
+    """Median of each column's numbers; NaN where there are fewer than the least."""
+    n = np.isfinite(values).sum(axis=0)
+    if not len(values):
+        return np.full(values.shape[1], np.nan)
+    ordered, column = np.sort(values, axis=0), np.arange(values.shape[1])  # NaN last
+    middle = (ordered[np.maximum(n - 1, 0) // 2, column] + ordered[np.minimum(n // 2, len(values) - 1), column]) / 2
+    return np.where(n >= least, middle, np.nan)
 
 
-def _twins(lines: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
+def _twins(lines: pd.DataFrame) -> list[Ints]:
     """For each line, those of the other origins that count the same product from the same leg."""
-    out = []
-    for one in lines.itertuples():
-        same = (lines["mineral"] == one.mineral) & (lines["stage"] == one.stage) & (lines["leg"] == one.leg)
-        out.append(np.flatnonzero(same & (lines["origin"] != one.origin)))
-    return out
+    origins = lines["origin"].to_numpy()
+    same = lines.groupby(["mineral", "stage", "leg"]).indices
+    every = (same[key] for key in lines[["mineral", "stage", "leg"]].itertuples(index=False, name=None))
+    return [found[origins[found] != origin] for origin, found in zip(origins, every, strict=True)]
 
 
-def _of_twins(own: Floats, twins: Sequence[npt.NDArray[np.int64]]) -> Floats:
+def _of_twins(own: Floats, twins: Sequence[Ints]) -> Floats:
     found = [own[twin][np.isfinite(own[twin])] for twin in twins]
     return np.array([np.median(values) if len(values) else np.nan for values in found])
 
 
-def _confirmed(
-    grid: _Grid,
-    t: int,
-    c: int,
-    move: Floats,
-    raw: Floats,
-    reference: Floats,
-    twins: Sequence[npt.NDArray[np.int64]],
-    rules: Trade,
+def _confirms(moved: Floats, move: Floats | float, rules: Trade) -> Flags:
+    """Tell whether what others did is part enough of a move, in its direction."""
+    out: Flags = (np.sign(moved) == np.sign(move)) & (np.abs(moved) >= rules.corroboration * np.abs(move))
+    return out
+
+
+def _confirmed_by_others(
+    grid: _Grid, t: int, doubted: npt.NDArray[np.intp], move: Floats, twins: Sequence[Ints], rules: Trade
+) -> Flags:
+    """Tell of each doubted cell whether two others of its line, or its line at the other origin, moved as it did.
+
+    The others' move is the median by value: a mass may be wrong, a value seldom is.
+    """
+    ends = np.append(grid.start[1:], len(grid.line))
+    out = np.zeros(len(doubted), dtype=bool)
+
+    def cells_of(lines: Ints) -> Ints:
+        cells = np.concatenate([np.arange(grid.start[j], ends[j]) for j in lines])
+        found: Ints = cells[grid.good[t, cells] & np.isfinite(move[cells])]
+        return found
+
+    for j in np.unique(grid.line[doubted]):
+        which = grid.line[doubted] == j
+        mine, near = move[doubted[which]], cells_of(np.array([j]))
+        # One reporter's cells share its mistakes, so others are those of other reporters. Where one reporter
+        # is all there is, its other partners count, but not for a move that looks like a wrong unit.
+        single = len(np.unique(grid.reporter[grid.start[j] : ends[j]])) == 1
+        apart = grid.reporter[near][None, :] != grid.reporter[doubted[which]][:, None]
+        if single:
+            apart = near[None, :] != doubted[which][:, None]
+            apart &= ~np.array([bool(_slip(m)) for m in mine])[:, None]
+        enough = apart.sum(axis=1) >= 2
+        if enough.any():
+            middle = weighted_median(np.tile(move[near], (len(mine), 1)), np.where(apart, grid.usd[t, near], 0.0))
+            out[which] = enough & _confirms(middle, mine, rules)
+        if len(twins[j]) and not out[which].all():
+            far = cells_of(twins[j])
+            if len(far):
+                middle = weighted_median(move[far][None, :], grid.usd[t, far][None, :])
+                out[which] |= _confirms(middle, mine, rules)
+    return out
+
+
+def _has_stood(
+    j: int, t: int, c: int, move: float, raw: Floats, unit_value: Floats, reference: Floats, rules: Trade
 ) -> bool:
-    """Tell whether others moved as a doubted cell did: by part of its move, in its direction."""
-    j = grid.line[c]
-    needed = rules.corroboration * abs(move[c])
-
-    def confirms(moved: float) -> bool:
-        return bool(np.sign(moved) == np.sign(move[c]) and abs(moved) >= needed)
-
-    known = grid.good[t] & np.isfinite(move)
-    others = known & (grid.line == j)
-    others[c] = False
-    if others.sum() >= 2 and confirms(_middle(move, grid.usd[t], others)):
-        return True
-    elsewhere = known & np.isin(grid.line, twins[j])
-    if elsewhere.any() and confirms(_middle(move, grid.usd[t], elsewhere)):
-        return True
-    if _slip(move[c]):
+    """Tell whether a doubted cell's line, or the cell itself, has stood there for long enough."""
+    if _slip(move):
         return False  # a wrong unit may well stand for months
-    stood = raw[: t + 1, j]
-    stood = stood[np.isfinite(stood)][-rules.persistence_months :]
-    return len(stood) == rules.persistence_months and all(confirms(m) for m in np.log(stood / reference[j]))
+    recent = unit_value[max(0, t - rules.reference_months) : t + 1, c]
+    for levels in (raw[: t + 1, j], recent):
+        stood = levels[np.isfinite(levels)][-rules.persistence_months :]
+        if len(stood) == rules.persistence_months and _confirms(np.log(stood / reference[j]), move, rules).all():
+            return True
+    return False
 
 
 def _slip(move: float) -> str:
@@ -318,15 +369,16 @@ def _blamed(move: float) -> str:
     return f"implausible-mass ({slip})" if slip else "implausible-mass"
 
 
-def _middle(move: Floats, usd: Floats, which: Flags) -> float:
-    """Median move by value: a mass may be wrong, a value seldom is."""
-    return float(weighted_median(move[which][None, :], usd[which][None, :])[0])
-
-
 # ------------------------------------------------------------------------------------ indicators
 
 
-def indicators(cells: pd.DataFrame, codes: Sequence[Code], systems: Mapping[str, str], rules: Trade) -> list[Indicator]:
+def indicators(
+    cells: pd.DataFrame,
+    codes: Sequence[Code],
+    systems: Mapping[str, str],
+    rules: Trade,
+    read: Mapping[str, Mapping[str, frozenset[str]]] | None = None,
+) -> list[Indicator]:
     """Form the unit values of every product and origin.
 
     Parameters
@@ -336,6 +388,9 @@ def indicators(cells: pd.DataFrame, codes: Sequence[Code], systems: Mapping[str,
     codes : sequence of Code
         All tariffs.
     systems : mapping of origin to its tariff
+    read : mapping of origin to code to months, optional
+        Months for which the office has answered about a code since they appeared. A month of a product of
+        which a code is not among them is incomplete. None: all were read.
 
     Returns
     -------
@@ -344,34 +399,93 @@ def indicators(cells: pd.DataFrame, codes: Sequence[Code], systems: Mapping[str,
     out: list[Indicator] = []
     if cells.empty:
         return out
-    ends: dict[Any, str] = cells.groupby("origin")["period"].max().to_dict()
-    reporting: dict[str, dict[Any, frozenset[str]]] = {
-        str(origin): rows.groupby("period")["reporter"].agg(frozenset).to_dict()
-        for origin, rows in cells.groupby("origin")
-    }
-    for (mineral, stage, origin), rows in cells.groupby(["mineral", "stage", "origin"], sort=True):
-        mine = [c for c in codes if (c.system, c.mineral, c.stage) == (systems[str(origin)], mineral, stage)]
-        months = pd.period_range(rows["period"].min(), ends[origin], freq="M").strftime("%Y-%m")
-        breaks = _breaks(mine, months)
-        reported = _reported(rows, months, reporting[str(origin)])
+    every = _laid_out(cells)
+    origin_of, origins = _distinct(cells, ["origin"])
+    ends = [int(every.month[origin_of == n].max()) for n in range(len(origins))]
+    spoke = np.zeros((len(origins), len(every.months), int(every.reporter.max()) + 1), dtype=bool)
+    spoke[origin_of, every.month, every.reporter] = True
+    product, products = _distinct(cells, ["mineral", "stage", "origin"])
+    in_order = np.lexsort((every.partner, every.reporter, _numbered(cells, ["code"]), every.month, product))
+    bounds = np.searchsorted(product[in_order], np.arange(len(products) + 1))
+    for n, (mineral, stage, origin) in enumerate(products.itertuples(index=False, name=None)):
+        mine = [c for c in codes if (c.system, c.mineral, c.stage) == (systems[origin], mineral, stage)]
+        which = in_order[bounds[n] : bounds[n + 1]]
+        number = int(origin_of[which[0]])
+        rows = every.of(which).between(int(every.month[which].min()), ends[number])
+        breaks = _breaks(mine, rows.months)
+        heard = spoke[number, every.months.get_indexer(rows.months)]
+        floor = rules.floor(mineral, stage) / 1000
+        whole = _read(mine, rows.months, None if read is None else read.get(origin, {}))
         frames: dict[str, pd.DataFrame] = {
-            leg: _leg(rows, rows if leg == "WLD" else rows[rows["leg"] == leg], months, breaks, reported, rules)
-            for leg in LEGS
+            leg: _leg(rows.leg(leg), leg, breaks, heard, whole, floor, rules) for leg in LEGS
         }
         out.append(
             Indicator(
-                str(origin),
-                str(mineral),
-                str(stage),
+                origin,
+                mineral,
+                stage,
                 "contained" if any(c.content or c.basis == "contained" for c in mine if c.element) else "product",
                 frames,
                 _gap(frames["CN"], frames["XCN"]),
-                rows[["period", "code", "reporter", "partner", "leg", "value", "kg", "usd", "tonnes", "rule"]]
-                .sort_values(["period", "code", "reporter", "partner"], kind="stable")
-                .reset_index(drop=True),
+                cells[SHOWN].iloc[which].reset_index(drop=True),
             )
         )
     return out
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Cells as numbers: row by row the month, what it belongs to, and how much it is."""
+
+    months: pd.Index
+    month: Ints
+    line: Ints
+    reporter: Ints
+    partner: Ints
+    china: Flags
+    fine: Flags  # no rule excludes it
+    unrated: Flags  # no exchange rate is known
+    usd: Floats
+    tonnes: Floats
+
+    def of(self, which: npt.NDArray[np.intp] | Flags) -> _Rows:
+        """Return some of the rows."""
+        rows = {f.name: getattr(self, f.name)[which] for f in fields(self) if f.name != "months"}
+        return replace(self, **rows)
+
+    def between(self, first: int, last: int) -> _Rows:
+        """Return the same rows over fewer months."""
+        return replace(self, months=self.months[first : last + 1], month=self.month - first)
+
+    def leg(self, leg: str) -> _Rows:
+        """Return the rows of one leg."""
+        return self if leg == "WLD" else self.of(self.china == (leg == "CN"))
+
+    def by(self, column: Floats, *keys: Ints) -> Floats:
+        """Sums, month × combination of keys; without keys one column."""
+        group = np.zeros(len(self.month), dtype=np.int64)
+        for key in keys:
+            group = group * (int(key.max(initial=0)) + 1) + key
+        found, group = np.unique(group, return_inverse=True)
+        n = max(len(found), 1)
+        sums = np.bincount(self.month * n + group, weights=column, minlength=len(self.months) * n)
+        return sums.reshape(len(self.months), n).astype(np.float64)
+
+
+def _laid_out(cells: pd.DataFrame) -> _Rows:
+    month, months = _in_months(cells["period"])
+    return _Rows(
+        months,
+        month,
+        line=_numbered(cells, ["line"]),
+        reporter=_numbered(cells, ["reporter"]),
+        partner=_numbered(cells, ["partner"]),
+        china=(cells["leg"] == "CN").to_numpy(),
+        fine=(cells["rule"] == "").to_numpy(),
+        unrated=(cells["rule"] == "no-rate").to_numpy(),
+        usd=np.nan_to_num(cells["usd"].to_numpy(dtype="float64")),
+        tonnes=np.nan_to_num(cells["tonnes"].to_numpy(dtype="float64")),
+    )
 
 
 def _breaks(codes: Sequence[Code], months: pd.Index) -> Flags:
@@ -380,88 +494,99 @@ def _breaks(codes: Sequence[Code], months: pd.Index) -> Flags:
     return np.array([False] + [new != old for old, new in zip(lines, lines[1:], strict=False)])
 
 
-def _reported(rows: pd.DataFrame, months: pd.Index, reporting: Mapping[Any, frozenset[str]]) -> Floats:
-    """Share of the last twelve months' value whose reporters have said anything of a month."""
-    reporters = sorted(rows["reporter"].unique())
-    values = _by(rows, months, ["reporter"], "usd")
+def _read(codes: Sequence[Code], months: pd.Index, read: Mapping[str, frozenset[str]] | None) -> Flags:
+    """Months for which all codes of a product that may be used have been read."""
+    if read is None:
+        return np.ones(len(months), dtype=bool)
+    return np.array([all(m in read.get(c, ()) for c in usable(codes, m)) for m in months], dtype=bool)
+
+
+def _reported(rows: _Rows, spoke: Flags) -> Floats:
+    """Share of the last twelve months' value whose reporters have said anything of a month.
+
+    ``spoke``, month × reporter: of any product. Where nothing was traded nobody is missing.
+    """
+    reporters, column = np.unique(rows.reporter, return_inverse=True)
+    values = np.zeros((len(rows.months), len(reporters)))
+    np.add.at(values, (rows.month, column), rows.usd * rows.fine)
     until = np.cumsum(values, axis=0)
     before = np.vstack([np.zeros((1, len(reporters))), until[:-1]])
-    before[12:] -= until[: max(0, len(until) - 12)][: len(before) - 12]
+    before[YEAR + 1 :] -= until[: -YEAR - 1]
     weights = np.where(before.sum(axis=1, keepdims=True) > 0, before, values.sum(axis=0))
-    there = np.array([[r in reporting.get(m, frozenset()) for r in reporters] for m in months])
-    return np.nan_to_num(_over((weights * there).sum(axis=1), weights.sum(axis=1)))
+    share = _over((weights * spoke[:, reporters]).sum(axis=1), weights.sum(axis=1))
+    return np.where(np.isnan(share), 1.0, share)
 
 
-def _leg(
-    every: pd.DataFrame, rows: pd.DataFrame, months: pd.Index, breaks: Flags, reported: Floats, rules: Trade
-) -> pd.DataFrame:
-    """Unit values of one leg; ``every`` holds the product's cells of both."""
-    mineral, stage = every["mineral"].iloc[0], every["stage"].iloc[0]
-    fine = rows[rows["rule"] == ""]
-    usd, tonnes = (_by(fine, months, ["line", "partner"], c) for c in ("usd", "tonnes"))
+def _leg(rows: _Rows, leg: str, breaks: Flags, spoke: Flags, read: Flags, floor: float, rules: Trade) -> pd.DataFrame:
+    """Unit values of one leg over its months; the floor in tonnes; ``read``: all of the product's codes were read."""
+    fine, reported = rows.of(rows.fine), _reported(rows, spoke)
+    # what differs lastingly: partners, or, where there is one only, those who declare
+    unit = fine.reporter if leg == "CN" else fine.partner
+    usd, tonnes = (fine.by(c, fine.line, unit) for c in (fine.usd, fine.tonnes))
     mass = tonnes.sum(axis=1)
-    counts = (mass > 0) & (mass >= rules.floor(mineral, stage) / 1000)
-    lags = _lags(breaks, rules.window_months) & _shifted(counts, rules.window_months)
-    value, low, high, se = _ratio(usd, tonnes, lags, rules.interval)
-    cell_mass = _by(fine, months, ["line", "reporter", "partner"], "tonnes")
-    cells, largest = _cells(cell_mass, lags)
-    partner_mass = _windowed(_by(fine, months, ["partner"], "tonnes"), lags)
+    whole_month = (reported >= rules.min_reported) & read
+    counts = (mass > 0) & (mass >= floor) & whole_month
+    span = rules.window_months + rules.reference_months
+    before = _lags(breaks, span) & _shifted(counts, span)
+    lags = before[:, : rules.window_months].copy()
+    before[:, : rules.window_months] = False
+    value, low, high, se = _ratio(usd, tonnes, lags, before, rules.interval)
+    cells, largest = _cells(fine.by(fine.tonnes, fine.line, fine.reporter, fine.partner), lags)
+    partner_mass = _windowed(fine.by(fine.tonnes, fine.partner), lags)
     in_window = partner_mass.sum(axis=1)
-    china = _windowed(_by(fine[fine["leg"] == "CN"], months, ["leg"], "tonnes"), lags).sum(axis=1)
-    frame = pd.DataFrame(
-        {
-            "value": value,
-            "low": low,
-            "high": high,
-            "se": se,
-            "month_value": _over(usd.sum(axis=1), mass),
-            "months": lags.sum(axis=1),
+    china = _windowed(fine.by(fine.tonnes * fine.china), lags).sum(axis=1)
+    whole = np.ones_like(lags)
+    traded, weighed, kept_usd, kept_tonnes = (
+        _windowed(of.by(c), whole)[:, 0]
+        for of, c in ((rows, rows.usd), (rows, rows.tonnes), (fine, fine.usd), (fine, fine.tonnes))
+    )
+    seen = rows.by(np.ones(len(rows.month)))[:, 0] > 0
+    unrated = seen & (rows.by((~rows.unrated).astype("float64"))[:, 0] == 0)
+    counted = [
+        " ".join(months_of[t - lag] for lag in range(lags.shape[1] - 1, -1, -1) if lags[t, lag])
+        for t, months_of in zip(range(len(lags)), [rows.months.tolist()] * len(lags), strict=True)
+    ]
+    months = lags.sum(axis=1)
+    rule = np.select(
+        [
+            ~whole_month,
+            ~seen,
+            unrated,
+            mass == 0,
+            ~counts,
+            (months < rules.min_months) & (cells < rules.min_cells),
+            np.isnan(se) | (high / low > rules.widest),
+        ],
+        ["incomplete", "no-trade", "no-rate", "excluded", "minimum", "too-few", "dispersed"],
+        "",
+    )
+    figures = {"value": value, "low": low, "high": high, "se": se, "month_value": _over(usd.sum(axis=1), mass)}
+    return pd.DataFrame(
+        {name: np.where(rule == "", figure, np.nan) for name, figure in figures.items()}
+        | {
+            "months": months,
             "cells": cells,
             "partners": (partner_mass > 0).sum(axis=1),
             "tonnes": in_window,
-            "traded": _windowed(_by(rows, months, ["leg"], "usd"), np.ones_like(lags)).sum(axis=1),
-            "kept_value": _kept(rows, fine, months, "usd", lags),
-            "kept_tonnes": _kept(rows, fine, months, "tonnes", lags),
+            "traded": traded,
+            "kept_value": _over(kept_usd, traded),
+            "kept_tonnes": _over(kept_tonnes, weighed),
             "largest": largest,
             "hhi": _over((partner_mass**2).sum(axis=1), in_window**2) * 10_000,
             "china_share": _over(china, in_window),
             "reported": reported,
             "break": breaks,
+            "counted": counted,
+            "rule": rule.astype(object),
         },
-        index=months,
+        index=rows.months,
     )
-    seen = _by(rows.assign(one=1.0), months, ["leg"], "one").sum(axis=1) > 0
-    frame["rule"] = np.select(
-        [
-            reported < rules.min_reported,
-            ~seen,
-            mass == 0,
-            ~counts,
-            (frame["months"] < rules.min_months) & (cells < rules.min_cells),
-            np.isnan(se) | (high / low > rules.widest),
-        ],
-        ["incomplete", "no-trade", "excluded", "minimum", "too-few", "dispersed"],
-        "",
-    )
-    shown = ["value", "low", "high", "se", "month_value"]
-    frame[shown] = frame[shown].where(frame["rule"] == "", np.nan)
-    return frame
-
-
-def _by(rows: pd.DataFrame, months: pd.Index, by: list[str], column: str) -> Floats:
-    """Sums, month × group."""
-    if rows.empty:
-        return np.zeros((len(months), 1))
-    grouped = rows.groupby(by, sort=True)
-    out = np.zeros((len(months), grouped.ngroups))
-    np.add.at(out, (months.get_indexer(pd.Index(rows["period"])), grouped.ngroup().to_numpy()), rows[column].fillna(0))
-    return out
 
 
 def _shifted(flags: Flags, window: int) -> Flags:
     """Month × lag: the flag of the month that lies so many months before."""
     out = np.zeros((len(flags), window), dtype=bool)
-    for lag in range(window):
+    for lag in range(min(window, len(flags))):
         out[lag:, lag] = flags[: len(flags) - lag]
     return out
 
@@ -470,7 +595,7 @@ def _lags(breaks: Flags, window: int) -> Flags:
     """Month × lag: no break lies between."""
     out = np.zeros((len(breaks), window), dtype=bool)
     since = np.cumsum(breaks)
-    for lag in range(window):
+    for lag in range(min(window, len(breaks))):
         out[lag:, lag] = since[lag:] == since[: len(since) - lag]
     return out
 
@@ -478,71 +603,92 @@ def _lags(breaks: Flags, window: int) -> Flags:
 def _windowed(values: Floats, lags: Flags) -> Floats:
     """Sum each column over the lags that count."""
     out = np.zeros_like(values)
-    for lag in range(lags.shape[1]):
+    for lag in range(min(lags.shape[1], len(values))):
         out[lag:] += values[: len(values) - lag] * lags[lag:, lag, None]
     return out
 
 
 def _over(part: Floats, whole: Floats) -> Floats:
-    out: Floats = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    out: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=np.broadcast_to(whole > 0, part.shape))
     return out
 
 
-def _cells(mass: Floats, lags: Flags) -> tuple[npt.NDArray[np.int64], Floats]:
+def _cells(mass: Floats, lags: Flags) -> tuple[Ints, Floats]:
     """Cells of single months in each window, and the share of the largest."""
     count = np.zeros(len(mass), dtype=np.int64)
-    largest, total = np.zeros(len(mass)), _windowed(mass, lags).sum(axis=1)
-    for lag in range(lags.shape[1]):
-        there = mass[: len(mass) - lag] * lags[lag:, lag, None]
-        count[lag:] += (there > 0).sum(axis=1)
-        largest[lag:] = np.maximum(largest[lag:], there.max(axis=1))
+    largest, total = np.zeros(len(mass)), np.zeros(len(mass))
+    in_month, most, whole = (mass > 0).sum(axis=1), mass.max(axis=1), mass.sum(axis=1)
+    for lag in range(min(lags.shape[1], len(mass))):
+        counts = lags[lag:, lag]
+        count[lag:] += in_month[: len(mass) - lag] * counts
+        largest[lag:] = np.maximum(largest[lag:], most[: len(mass) - lag] * counts)
+        total[lag:] += whole[: len(mass) - lag] * counts
     return count, _over(largest, total)
 
 
-def _kept(rows: pd.DataFrame, fine: pd.DataFrame, months: pd.Index, column: str, lags: Flags) -> Floats:
-    """Share that the exclusions of cells left, over all months of the window."""
-    whole = np.ones_like(lags)
-    return _over(
-        _windowed(_by(fine, months, ["leg"], column), whole).sum(axis=1),
-        _windowed(_by(rows, months, ["leg"], column), whole).sum(axis=1),
-    )
-
-
-def _ratio(usd: Floats, tonnes: Floats, lags: Flags, interval: int) -> tuple[Floats, Floats, Floats, Floats]:
+def _ratio(
+    usd: Floats, tonnes: Floats, lags: Flags, before: Flags, interval: int
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Ratio of sums over the window, its interval, and the standard error of its logarithm.
 
-    Linearised variance of a ratio (Cochran 1977, 6.4), with partners as units and with months as units;
-    the larger counts, with the degrees of freedom of as many units of equal mass as weigh as much.
+    Linearised variance of a ratio of sums (Cochran 1977, 6.4), units in columns, for the difference of the
+    window from the months ``before``: a unit that is always dear makes the figure no less certain, only
+    a change of its share does. Where no month is before, nothing is known to be lasting, and it is the
+    variance of the ratio itself. Where less than two units of equal mass would weigh as much, months stand for
+    units if they scatter more. Degrees of freedom
+    are those of as many units of equal mass as weigh as much.
     """
     value, mass = _windowed(usd, lags), _windowed(tonnes, lags)
-    ratio = _over(value.sum(axis=1), mass.sum(axis=1))
-    partners = _relative_variance(value, mass, ratio)
-    by_month = [np.zeros((len(usd), lags.shape[1])) for _ in range(2)]
-    for lag in range(lags.shape[1]):
-        for out, table in zip(by_month, (usd, tonnes), strict=True):
-            out[lag:, lag] = table[: len(table) - lag].sum(axis=1) * lags[lag:, lag]
-    spread = _relative_variance(by_month[0], by_month[1], ratio)
-    from_partners = np.nan_to_num(partners[0], nan=-1) >= np.nan_to_num(spread[0], nan=-1)
-    variance = np.where(from_partners, partners[0], spread[0])
-    freedom = np.where(from_partners, partners[1], spread[1])
+    total = mass.sum(axis=1)
+    ratio = _over(value.sum(axis=1), total)
+    share, dearer = _lasting(usd, tonnes, before)
+    # the price of the lasting mix, of which each unit's value differs by its dearness and by accident
+    mixed = ratio / (1 + _over((mass * dearer).sum(axis=1), total))
+    residual = _over(value / np.where(total > 0, mixed, 1.0)[:, None] - mass, total[:, None]) - share * dearer
+    n, here = ((mass > 0) | (share > 0)).sum(axis=1), (mass > 0).sum(axis=1)
+    variance = _over(n * (residual**2).sum(axis=1), np.where(here > 1, n - 1.0, 0.0))
+    freedom = _over(total**2, (mass**2).sum(axis=1)) - 1
+    # Units of very unequal mass are hardly more than one: then the months' scatter counts too, where it is wider.
+    by_month = _of_months(usd.sum(axis=1), tonnes.sum(axis=1), ratio, lags)
+    alone = (here < 2) | ((freedom < 1) & ~(variance >= by_month[0]))
+    variance[alone], freedom[alone] = (of[alone] for of in by_month)
     se = np.sqrt(variance)
-    reach = student.ppf(0.5 + interval / 200, np.maximum(freedom, 1.0)) * se
+    reach = np.minimum(student.ppf(0.5 + interval / 200, np.maximum(freedom, 1.0)) * se, WIDEST)
     return ratio, ratio * np.exp(-reach), ratio * np.exp(reach), se
 
 
-def _relative_variance(value: Floats, mass: Floats, ratio: Floats) -> tuple[Floats, Floats]:
-    """Relative variance of a ratio of sums over units in rows, and its degrees of freedom; NaN below two units."""
+def _lasting(usd: Floats, tonnes: Floats, before: Flags) -> tuple[Floats, Floats]:
+    """Each unit's share of the mass in the months before, and by how much it was dearer than all; 0 where unknown.
+
+    Each month at its own ratio: prices moved between them, and that is not what is asked.
+    """
+    month = _over(usd.sum(axis=1), tonnes.sum(axis=1))
+    more = _windowed(np.where(np.isnan(month), 0.0, usd.T / month - tonnes.T).T, before)
+    mass = _windowed(tonnes, before)
+    return np.nan_to_num(_over(mass, mass.sum(axis=1, keepdims=True))), np.nan_to_num(_over(more, mass))
+
+
+def _of_months(usd: Floats, tonnes: Floats, ratio: Floats, lags: Flags) -> tuple[Floats, Floats]:
+    """Relative variance of the ratio with the window's months as units, and its degrees of freedom."""
+    value, mass = (
+        np.stack(
+            [np.concatenate([np.zeros(min(lag, len(c))), c[: max(len(c) - lag, 0)]]) for lag in range(lags.shape[1])],
+            axis=1,
+        )
+        * lags
+        for c in (usd, tonnes)
+    )
     n, total = (mass > 0).sum(axis=1), mass.sum(axis=1)
-    residual = ((value - ratio[:, None] * mass) ** 2).sum(axis=1)
-    several = n > 1
-    variance = np.full(len(n), np.nan)
-    variance[several] = n[several] / (n[several] - 1) * residual[several] / (ratio[several] * total[several]) ** 2
+    squares = ((value - np.nan_to_num(ratio)[:, None] * mass) ** 2).sum(axis=1)
+    variance = _over(n * squares, np.where(n > 1, (n - 1) * (np.nan_to_num(ratio) * total) ** 2, 0.0))
     return variance, _over(total**2, (mass**2).sum(axis=1)) - 1
 
 
 def _gap(china: pd.DataFrame, elsewhere: pd.DataFrame) -> pd.DataFrame:
     """China's leg over the other, less one, with the interval of both; normal quantiles of the wider level."""
-    both = china.index[(china["rule"] == "") & (elsewhere["rule"] == "")]
+    # of the same months: prices move inside a window
+    same = (china["counted"] == elsewhere["counted"]) & (china["rule"] == "") & (elsewhere["rule"] == "")
+    both = china.index[same]
     cn, xcn = china.loc[both], elsewhere.loc[both]
     ratio = cn["value"] / xcn["value"]
     # each leg's half width as logarithm, joined as independent errors are

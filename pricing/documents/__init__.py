@@ -7,7 +7,7 @@ which nothing changed is the same file in every release.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +15,21 @@ from pricing.config import Series
 from pricing.documents import form
 from pricing.documents.edition import NOTE, RECENT, Edition, Kept
 from pricing.documents.indicators import (
-    gap_files,
-    gap_rows,
     import_files,
     import_rows,
     indicator_files,
     indicator_rows,
 )
 from pricing.documents.indices import index_files, index_rows
+from pricing.documents.methods import Draft, method_files
 from pricing.documents.prices import market_files, price_rows
+from pricing.documents.spreads import gap_files, gap_rows, spread_files, spread_rows
 from pricing.figures import Figures
 from pricing.published import Row
 from pricing.releases import canonical
 
 _OFFICE = {"system", "origin", "title", "currency", "valuation", "china", "since"}
-__all__ = ["NOTE", "RECENT", "Documents", "Edition", "Kept", "build"]
+__all__ = ["NOTE", "RECENT", "Documents", "Draft", "Edition", "Kept", "build", "draft", "method_files", "rows"]
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,21 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
     """
     files: dict[str, bytes] = {}
     prints: dict[str, str] = {}
-    rows: list[Row] = []
     price_list, index_list = [], []
     for key, market in figures.prices.items():
         price_list.append(market_files(edition, key, market, kept, files, prints))
-        rows += price_rows(key, market)
     for name, basket in figures.baskets.items():
         rule = edition.methodology.baskets[name]
         index_list.append(index_files(edition, name, rule, basket, figures, kept, files, prints))
-        rows += index_rows(name, rule, basket)
     indicator_list = indicator_files(edition, figures, kept, files, prints)
-    rows += indicator_rows(edition, figures)
     import_list = import_files(edition, figures, kept, files, prints)
-    rows += import_rows(edition, figures)
-    gap_list = gap_files(edition, figures, files)
-    rows += gap_rows(figures)
-    for name, lines in (("indicators", indicator_list), ("imports", import_list), ("gaps", gap_list)):
+    lists = {
+        "indicators": indicator_list,
+        "imports": import_list,
+        "gaps": gap_files(edition, figures, kept, files, prints),
+        "spreads": spread_files(edition, figures, files),
+    }
+    for name, lines in lists.items():
         files[f"{name}.json"] = canonical({"meta": edition.meta(name, form.all_sources(lines)), name: lines})
     files["prices.json"] = canonical(
         {
@@ -83,11 +82,27 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
         {"meta": edition.meta("indices", form.all_sources(index_list)), "indices": index_list}
     )
     files["sources.json"] = canonical(_sources(edition, sources, figures.left_out))
-    files["methodology.json"] = canonical(
-        {"meta": edition.meta("methodology"), "methodology": edition.methodology.model_dump(mode="json")}
-    )
     files["root.json"] = canonical(_root(edition, price_list, index_list))
-    return Documents(files, prints, rows)
+    return Documents(files, prints, list(rows(edition, figures)))
+
+
+def rows(edition: Edition, figures: Figures) -> Iterator[Row]:
+    """Yield every figure of a release that may be queried."""
+    for key, market in figures.prices.items():
+        yield from price_rows(key, market)
+    for name, basket in figures.baskets.items():
+        yield from index_rows(name, edition.methodology.baskets[name], basket)
+    yield from indicator_rows(edition, figures)
+    yield from import_rows(edition, figures)
+    yield from gap_rows(figures)
+    yield from spread_rows(figures)
+
+
+def draft(edition: Edition, figures: Figures, shown: Iterable[Row] | None = None) -> Draft:
+    """Return what a method makes of the observations in ``rows``, to be set beside what another makes of them."""
+    withheld = {name: basket.withheld for name, basket in figures.baskets.items() if basket.withheld}
+    of_all = rows(edition, figures) if shown is None else shown
+    return Draft(edition.methodology, [row for row in of_all if row.frequency == "monthly"], withheld)
 
 
 def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -102,6 +117,7 @@ def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str
             "indicators": "/v1/indicators",
             "imports": "/v1/imports",
             "gaps": "/v1/gaps",
+            "spreads": "/v1/spreads",
             "releases": "/v1/releases",
             "methodology": "/v1/methodology",
             "sources": "/v1/sources",

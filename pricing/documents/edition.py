@@ -29,7 +29,7 @@ class Edition:
     methodology: Methodology
     eligible: Eligible
 
-    def meta(self, name: str, sources: Iterable[str] = ()) -> dict[str, Any]:
+    def meta(self, name: str, sources: Iterable[str] = (), *, codes: bool = False) -> dict[str, Any]:
         """Head of a current document."""
         return {
             "id": name,
@@ -37,11 +37,11 @@ class Edition:
             "vintage": self.vintage,
             "released_at": self.released_at,
             "next_release": self.next_release,
-            **self.part_meta(sources),
+            **self.part_meta(sources, codes=codes),
         }
 
-    def part_meta(self, sources: Iterable[str] = ()) -> dict[str, Any]:
-        """Head of a yearly part: nothing in it changes from release to release."""
+    def part_meta(self, sources: Iterable[str] = (), *, codes: bool = False) -> dict[str, Any]:
+        """Head of a yearly part: nothing in it changes from release to release. ``codes``: it rests on tariff codes."""
         names = sorted(set(sources))
         return {
             "audience": self.audience,
@@ -49,6 +49,7 @@ class Edition:
             **({"warning": "Simulated prices: no real market."} if self.simulated else {}),
             "replayed": self.replayed,
             "methodology": {"id": self.methodology.id, "sha256": self.methodology.sha256},
+            **({"codes": {"sha256": self.methodology.codes_sha256}} if codes else {}),
             "sources": [
                 {
                     "id": n,

@@ -1,4 +1,4 @@
-"""Documents of indicators: unit values of imports by product, their cells by year, and the gap tables."""
+"""Documents of indicators: unit values of imports by product, and their cells by year."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pricing import trade
 from pricing.config import Code, Customs, ImportBasket, Trade
 from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
-from pricing.documents.prices import market_sources
-from pricing.figures import Beside, Figures, Gap
+from pricing.figures import Beside, Figures
 from pricing.imports import ImportIndex
 from pricing.published import Row
 from pricing.releases import canonical
 from pricing.trade import Indicator
 
+FORMAT = 1  # raised when a part says the same figures in other words or digits
 SIGNIFICANT = 4  # figures of a rounded unit value: it is no more precise than that
 NOT_A_PRICE = (
     "A unit value is the value of imports over their mass. It is not a price: it moves with the mix of qualities, "
@@ -67,7 +67,7 @@ def _product_files(
         months = next(iter(one.frames.values())).index
         for year, positions in form.years(months):
             file = f"indicators/{key}/{one.origin}/{year}.json"
-            meta = {"id": f"{key}/{one.origin}/{year}", **edition.part_meta(own)}
+            meta = {"id": f"{key}/{one.origin}/{year}", **edition.part_meta(own, codes=True)}
             prints[file] = _fingerprint(one, meta, positions)
             files[file] = kept(file, prints[file]) or canonical(_part(one, edition, meta, year, positions))
         latest[one.origin] = {leg: _latest(edition, frame, name) for leg, frame in one.frames.items()}
@@ -96,7 +96,7 @@ def _product_files(
     }
     files[f"indicators/{key}.json"] = canonical(
         {
-            "meta": edition.meta(f"indicators/{key}", sources),
+            "meta": edition.meta(f"indicators/{key}", sources, codes=True),
             "indicator": facts,
             "origins": origins,
             "record": [_record(r) for r in figures.records.get(key, ())],
@@ -166,7 +166,7 @@ def significant(value: float | None) -> float | None:
 
 def _values(frame: pd.DataFrame) -> list[dict[str, Any]]:
     columns = {c: form.numbers(frame[c]) for c in ("value", "hhi", *_MASSES, *_SHARES)}
-    words: dict[str, list[Any]] = {c: frame[c].tolist() for c in ("rule", "break", *_COUNTS)}
+    words: dict[str, list[Any]] = {c: frame[c].tolist() for c in ("rule", "break", "counted", *_COUNTS)}
     out = []
     for t, period in enumerate(frame.index.tolist()):
         value, hhi = columns["value"][t], columns["hhi"][t]
@@ -183,6 +183,7 @@ def _values(frame: pd.DataFrame) -> list[dict[str, Any]]:
                 **{c: None if (x := columns[c][t]) is None else round(x, 4) for c in _SHARES},
                 "hhi": None if hhi is None else round(hhi),
                 "break": bool(words["break"][t]),
+                "counted": words["counted"][t].split(),
             }
         )
     return out
@@ -285,7 +286,7 @@ def _fingerprint(one: Indicator, meta: dict[str, Any], positions: range) -> str:
     """Hash of everything that a year's part is made from."""
     months = next(iter(one.frames.values())).index[positions.start : positions.stop]
     cells = one.cells[one.cells["period"].isin(months)]
-    digest = hashlib.sha256(orjson.dumps([meta, one.per, months.tolist()]))
+    digest = hashlib.sha256(orjson.dumps([FORMAT, meta, one.per, months.tolist()]))
     tables = [frame.loc[months] for frame in one.frames.values()]
     for table in (*tables, one.gap[one.gap.index.isin(months)], cells):
         numbers = table.select_dtypes("number")
@@ -344,7 +345,7 @@ def _import_index(
     for year, positions in form.years(index.frame.index):
         file = f"imports/{key}/{year}.json"
         content = {
-            "meta": {"id": f"{key}/{year}", **edition.part_meta(sources)},
+            "meta": {"id": f"{key}/{year}", **edition.part_meta(sources, codes=True)},
             **facts,
             "year": year,
             "values": values[positions.start : positions.stop],
@@ -354,17 +355,24 @@ def _import_index(
     given = [v for v in values if v["value"] is not None]
     files[f"imports/{key}.json"] = canonical(
         {
-            "meta": edition.meta(f"imports/{key}", sources),
+            "meta": edition.meta(f"imports/{key}", sources, codes=True),
             **facts,
             "formula": "GEKS-Törnqvist over a rolling window, movement splice; on the year: Fisher",
             "reading": NOT_A_PRICE,
-            "latest": given[-1] if given else None,
+            "latest": _import_latest(edition, given, source),
             "values": [{k: v[k] for k in _SHORT} for v in values[-RECENT["monthly"] :]],
             "history": [{"year": y, "href": f"/v1/imports/{key}/{y}"} for y, _ in form.years(index.frame.index)],
         }
     )
-    latest = {k: given[-1][k] for k in _SHORT} if given else None
+    latest = _import_latest(edition, [{k: v[k] for k in _SHORT} for v in given[-1:]], source)
     return line | {"latest": latest, "sources": sorted(sources), "href": f"/v1/imports/{key}"}
+
+
+def _import_latest(edition: Edition, given: list[dict[str, Any]], source: str) -> dict[str, Any] | None:
+    if not given:
+        return None
+    age = form.age_days(edition, given[-1]["period"])
+    return given[-1] | {"age_days": age, "stale": age > edition.operation.sources[source].min_age_ok_days}
 
 
 _SHORT = ("period", "value", "unrounded", "year", "items", "covered")
@@ -384,6 +392,8 @@ def _import_values(index: ImportIndex, rounding: int) -> list[dict[str, Any]]:
                 "moved_by": {str(k): v for k, v in index.moved_by.iloc[t].items() if v} if value is not None else {},
                 "year": None if year is None else {"value": round(year, 1), "unrounded": year, "unit": "%"},
                 "year_by": {str(k): v for k, v in index.year_by.iloc[t].items() if v == v and v},
+                "since": frame["since"].iloc[t] or None,
+                "rule": frame["rule"].iloc[t] or None,
                 "items": int(frame["items"].iloc[t]),
                 "covered": round(columns["covered"][t] or 0.0, 4),
             }
@@ -403,65 +413,3 @@ def import_rows(edition: Edition, figures: Figures) -> Iterator[Row]:
                     yield Row(
                         "imports", key, "monthly", unit_of, v["period"], v["value"], v["unrounded"], "normal", "C"
                     )
-
-
-# ---------------------------------------------------------------------------------------- gaps
-
-
-def gap_files(edition: Edition, figures: Figures, files: dict[str, bytes]) -> list[dict[str, Any]]:
-    """Write the table of each product that has a price on both sides; return the lines of their list."""
-    lines = []
-    for key, gap in figures.gaps.items():
-        pair = [figures.prices[market] for market in (gap.china, gap.other)]
-        sources = sorted(set().union(*(market_sources(edition, market) for market in pair)))
-        rows = _priced_gap(gap)
-        files[f"gaps/{key}.json"] = canonical(
-            {
-                "meta": edition.meta(f"gaps/{key}", sources),
-                "gap": {"china": gap.china, "other": gap.other, "unit": "% of the price outside China"},
-                "reading": (
-                    "China's price without value-added tax over the price outside China, less one, month by month. "
-                    "The two differ in grade, delivery and what the sellers' margin holds, so the level is to be read "
-                    "with care; its change says more."
-                ),
-                "latest": form.aged(edition, rows[-1], pair),
-                "values": rows,
-            }
-        )
-        lines.append(
-            {
-                "id": key,
-                "china": gap.china,
-                "other": gap.other,
-                "latest": form.aged(edition, rows[-1], pair),
-                "sources": sources,
-                "href": f"/v1/gaps/{key}",
-            }
-        )
-    return lines
-
-
-def _priced_gap(gap: Gap) -> list[dict[str, Any]]:
-    columns = (gap.frame.index.tolist(), *(gap.frame[c].tolist() for c in ("gap", "china", "other", "status", "grade")))
-    return [
-        {
-            "period": period,
-            "value": round(value, 2),
-            "unrounded": value,
-            "unit": "%",
-            "status": status,
-            "grade": form.text(grade),
-            "china": china,
-            "other": other,
-        }
-        for period, value, china, other, status, grade in zip(*columns, strict=True)
-    ]
-
-
-def gap_rows(figures: Figures) -> Iterator[Row]:
-    """Yield the rows of all gaps that may be queried."""
-    for key, gap in figures.gaps.items():
-        for row in _priced_gap(gap):
-            yield Row(
-                "gap", key, "monthly", "%", row["period"], row["value"], row["unrounded"], row["status"], row["grade"]
-            )

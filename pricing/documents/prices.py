@@ -15,7 +15,7 @@ from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
 from pricing.figures import FREQUENCIES, MarketPrices
 from pricing.published import Row
-from pricing.reference import Prices
+from pricing.reference import Floats, Prices, influence
 from pricing.releases import canonical
 
 
@@ -67,6 +67,9 @@ def market_files(
     }
 
 
+_INTERVAL = ("interval_low", "interval_high")
+
+
 class _Records:
     """Values and determination records of one market at one frequency, by position in its frame."""
 
@@ -77,7 +80,7 @@ class _Records:
         self._periods: list[str] = self._frame.index.tolist()
         made_at = self._made.frame.index if self._made is not None else self._frame.index[:0]
         self._at: list[int] = made_at.get_indexer(self._frame.index).tolist()
-        columns = ("unrounded", "value", "low", "high", "mean", "spread", "largest_weight")
+        columns = ("unrounded", "value", "low", "high", "mean", "spread", "largest_weight", *_INTERVAL)
         self._numbers = {c: form.numbers(self._frame[c]) for c in columns}
         self._words = {c: self._frame[c].tolist() for c in ("status", "type", "grade", "origins")}
         self._extra = {c: form.numbers(self._frame[c]) for c in ("days", "weekdays") if c in self._frame}
@@ -90,6 +93,8 @@ class _Records:
             )
             self._fx_period, self._status = q.fx_period.to_numpy(), q.status.to_numpy()
             is_closed = np.array([s.id in q.closed for s in q.series] + [False])
+            largest, origin = influence(self._made)
+            self._influence = list(zip(_numbers_of(largest), origin.tolist(), strict=True))
             self._closed: list[bool] = np.logical_or.reduce(is_closed[self._made.chosen], axis=1).tolist()
 
     def _heads(self, edition: Edition, made: Prices) -> list[dict[str, Any]]:
@@ -108,7 +113,16 @@ class _Records:
             "status": self._words["status"][t],
             "grade": form.text(self._words["grade"][t]),
             "type": self._words["type"][t],
+            "interval": self._interval(t),
         }
+
+    def _interval(self, t: int) -> dict[str, Any] | None:
+        low, high = self._numbers["interval_low"][t], self._numbers["interval_high"][t]
+        if low is None or high is None:
+            return None
+        places = self._market.market.rounding
+        level = self._edition.methodology.determination.interval
+        return {"low": round(low, places), "high": round(high, places), "level": level}
 
     def record(self, t: int) -> dict[str, Any]:
         """The determination record of one period."""
@@ -132,12 +146,20 @@ class _Records:
             },
             "spread": self._numbers["spread"][t],
             "largest_weight": self._numbers["largest_weight"][t],
+            "influence": self._of_one(self._at[t]),
             **self._inputs(self._at[t]),
         }
         if self._closed[self._at[t]]:
+            out["influence"] = None
             # With the open values and the price, a closed one could be solved for.
             out["range"] = out["spread"] = None
         return out
+
+    def _of_one(self, at: int) -> dict[str, Any] | None:
+        """The origin without which the price would be furthest away, and how far."""
+        share, origin = self._influence[at]
+        made = self._made
+        return None if share is None or made is None else {"origin": made.origins[origin], "moves": share}
 
     def _inputs(self, at: int) -> dict[str, Any]:
         """Contributors of one period, those that made the price and those that did not, with the rule."""
@@ -197,6 +219,10 @@ class _Records:
             for words in (made.excluded, self._fx_period, self._status):
                 digest.update(orjson.dumps(words[span].tolist()))
         return digest.hexdigest()
+
+
+def _numbers_of(values: Floats) -> list[float | None]:
+    return [None if v != v else v for v in values.tolist()]
 
 
 def market_sources(edition: Edition, market: MarketPrices) -> set[str]:

@@ -145,10 +145,16 @@ def parse(raw: bytes, series: Mapping[str, Series], source: Source) -> Parsed:
 
 
 def find_link(html: str, source: Source) -> str | None:
-    """Return the address of the newest bulletin on the list page, by the period in its title.
+    """Return the address of the newest bulletin on a list page. None where no bulletin is linked."""
+    links = find_links(html, source)
+    return links[max(links)] if links else None
+
+
+def find_links(html: str, source: Source) -> dict[str, str]:
+    """Return the address of each bulletin on a list page by the period in its title.
 
     A list links each bulletin several times, once with its title cut short; ``source.link`` is the
-    expression that the whole address matches in part. None where no bulletin is linked.
+    expression that the whole address matches in part.
     """
     found = []
     for href, names in _Page(html).links:
@@ -156,7 +162,12 @@ def find_link(html: str, source: Source) -> str | None:
         periods = {p for name in names for p in _periods(normal(name))}
         if len(periods) == 1 and source.link and re.search(source.link, address):
             found.append((periods.pop(), address))
-    return max(found)[1] if found else None
+    return dict(sorted(found))
+
+
+def list_page(landing: str, number: int) -> str:
+    """Return the address of a page of the list; 0 is the newest."""
+    return urljoin(landing, f"index_{number}.html") if number else landing
 
 
 def missing_periods(periods: Iterable[str]) -> list[str]:

@@ -19,7 +19,14 @@ from pricing.web.releases import Snapshot, Tree
 
 _ANSWER_FORMAT = "1"  # part of the ETag of filtered answers: raise it when their bytes change
 _PAGE, _LARGEST_PAGE = 50, 200
-_MONTHLY: dict[str, published.Kind] = {"indicators": "indicator", "gaps": "gap", "imports": "imports"}
+_PAIRED: dict[str, tuple[published.Kind, tuple[str, ...]]] = {
+    "indicators": ("indicator", ("from", "to", "origin", "leg", "asOf")),
+    "gaps": ("gap", ("from", "to", "frequency", "basis", "asOf")),
+    "spreads": ("spread", ("from", "to", "upper", "lower", "asOf")),
+    "imports": ("imports", ("from", "to", "asOf")),
+}
+_MEMBERS = {"indicator": ("origin", "leg"), "spread": ("upper", "lower")}  # what tells the series of one name apart
+_OF_BASIS: dict[str | None, published.Kind] = {"gross": "gap-gross", "export-parity": "gap-export-parity"}
 _T = TypeVar("_T")
 Clock = Callable[[], dt.datetime]
 
@@ -114,21 +121,26 @@ def _queried(tree: Tree, path: str) -> Response:
         kind, allowed = "index", ("from", "to", "frequency", "asOf")
     elif parts[0] == "prices" and len(parts) == 4:
         kind, allowed = "price", ("from", "to", "frequency", "asOf")
-    elif parts[0] in _MONTHLY and len(parts) == 3:
-        kind, allowed = _MONTHLY[parts[0]], ("from", "to", "asOf")
-    if kind == "indicator":
-        allowed = ("from", "to", "origin", "leg", "asOf")
+    elif parts[0] in _PAIRED and len(parts) == 3:
+        kind, allowed = _PAIRED[parts[0]]
+    elif path.removesuffix("/") == "methodology":
+        allowed = ("format", "asOf")
     given = query.parameters(request, allowed)
     start, end = query.span(given)
     frequency = query.one_of(given, "frequency", query.FREQUENCIES)
-    leg = query.one_of(given, "leg", query.LEGS)
+    basis = query.one_of(given, "basis", query.BASES)
+    query.one_of(given, "leg", query.LEGS)
+    form = query.one_of(given, "format", ("json", "text"))
     snapshot = query.as_of(tree, given.get("asOf"))
+    if form == "text":
+        return snapshot.text(f"{parts[0]}.txt").answer(request.environ)
     whole = snapshot.document(path)
     if kind is None or not given.keys() - {"asOf"}:
         return whole.answer(request.environ)
-    if kind == "indicator":
-        return _legs(tree, snapshot, "/".join(parts[1:]), given.get("origin"), leg, start, end)
-    return _filtered(tree, snapshot, kind, "/".join(parts[1:]), frequency, start, end)
+    if kind in _MEMBERS:
+        wanted = {name: given.get(name) for name in _MEMBERS[kind]}
+        return _several(tree, snapshot, kind, "/".join(parts[1:]), wanted, start, end)
+    return _filtered(tree, snapshot, _OF_BASIS.get(basis, kind), "/".join(parts[1:]), frequency, start, end)
 
 
 def _filtered(
@@ -171,42 +183,43 @@ def _filtered(
     return made(body, snapshot.headers, snapshot.modified, etag=etag).answer(request.environ)
 
 
-def _legs(
+def _several(
     tree: Tree,
     snapshot: Snapshot,
+    kind: published.Kind,
     product: str,
-    origin: str | None,
-    leg: str | None,
+    wanted: dict[str, str | None],
     start: str | None,
     end: str | None,
 ) -> Response:
-    """Answer an indicator's series, one for each origin and leg that is asked for."""
+    """Answer the monthly series of one name: an indicator's by origin and leg, a spread's by its two stages."""
     facts = snapshot.facts
-    seed = json.dumps([_ANSWER_FORMAT, facts.manifest_sha256, "indicator", product, origin, leg, start, end])
+    seed = json.dumps([_ANSWER_FORMAT, facts.manifest_sha256, kind, product, *wanted.values(), start, end])
     etag = digest(seed.encode())
     known = unchanged(request.environ, etag, snapshot.headers, snapshot.modified)
     if known is not None:
         return known
 
     def ask(db: sqlite3.Connection) -> tuple[int, list[str], list[dict[str, Any]]]:
-        names = published.names_below(db, "indicator", f"{product}/", release=facts.number)
+        names = published.names_below(db, kind, f"{product}/", release=facts.number)
         found = []
         for name in names:
-            *_, its_origin, its_leg = name.split("/")
-            if origin in (None, its_origin) and leg in (None, its_leg):
-                values = published.read(db, "indicator", name, "monthly", release=facts.number, start=start, end=end)
-                unit = published.datasets(db, "indicator", name, release=facts.number)["monthly"]
+            own = dict(zip(wanted, name.split("/")[-len(wanted) :], strict=True))
+            if all(wanted[key] in (None, own[key]) for key in wanted):
+                values = published.read(db, kind, name, "monthly", release=facts.number, start=start, end=end)
+                unit = published.datasets(db, kind, name, release=facts.number)["monthly"]
                 rows = [_value(v) for v in values if v.value is not None]
-                found.append({"origin": its_origin, "leg": its_leg, "unit": unit, "values": rows})
+                gone = [{"period": v.period, "since_release": v.since_release} for v in values if v.value is None]
+                found.append({**own, "unit": unit, "values": rows, "withdrawn": gone})
         return published.newest(db), names, found
 
     newest, names, found = _asked(tree, ask)
     _check_newest(newest, snapshot)
     if not found:
         has = ", ".join(n.removeprefix(f"{product}/") for n in names) or "none"
-        raise Problem(404, "no-figures", "No figures of that kind", f"indicator {product} has the series {has}")
+        raise Problem(404, "no-figures", "No figures of that kind", f"{kind} {product} has the series {has}")
     meta = {
-        "id": product, "kind": "indicator", "frequency": "monthly", "from": start, "to": end,
+        "id": product, "kind": kind, "frequency": "monthly", "from": start, "to": end,
         "release": facts.number, "vintage": facts.vintage, "released_at": facts.released_at,
         "realtime_start": facts.released_at, "simulated": facts.simulated,
     }  # fmt: skip

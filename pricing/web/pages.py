@@ -23,26 +23,32 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def blueprint(
     tree: Tree, *, max_age: int, release_max_age_days: float | None, now: Callable[[], dt.datetime]
 ) -> Blueprint:
-    """Return the route of the start page, rendered once per release."""
+    """Return the routes of the pages, each rendered once per release."""
     pages = Blueprint("pages", __name__)
     style = (_TEMPLATES / "style.css").read_text("utf-8")
     headers = [("Content-Type", "text/html; charset=utf-8"), *_protection(style)]
-    rendered: dict[tuple[str, bool], Document] = {}
+    rendered: dict[str, tuple[tuple[str, bool], Document]] = {}
 
-    @pages.get("/")
-    def start() -> Response:
+    def shown(template: str, content: Callable[[Snapshot], dict[str, Any]]) -> Response:
         try:
             snapshot = tree.current()
         except Problem as problem:
-            page = render_template("start.html", style=style, facts=None, missing=problem.more["missing"]).encode()
+            page = render_template(template, style=style, facts=None, missing=problem.more["missing"]).encode()
             fixed = [("Retry-After", "30"), ("Cache-Control", "no-store"), ("Content-Length", str(len(page)))]
             return Finished(page, 503, [*headers, *COMMON, *fixed])
         key = (snapshot.facts.manifest_sha256, is_stale(snapshot, now(), release_max_age_days))
-        if key not in rendered:
-            page = render_template("start.html", style=style, stale=key[1], **_content(snapshot)).encode()
-            rendered.clear()
-            rendered[key] = made(page, [*headers, cached_for(max_age)], snapshot.modified)
-        return rendered[key].answer(request.environ)
+        if rendered.get(template, ("",))[0] != key:
+            page = render_template(template, style=style, stale=key[1], **content(snapshot)).encode()
+            rendered[template] = (key, made(page, [*headers, cached_for(max_age)], snapshot.modified))
+        return rendered[template][1].answer(request.environ)
+
+    @pages.get("/")
+    def start() -> Response:
+        return shown("start.html", _content)
+
+    @pages.get("/methodology", strict_slashes=False)
+    def methodology() -> Response:
+        return shown("methodology.html", _method)
 
     return pages
 
@@ -58,8 +64,24 @@ def _protection(style: str) -> list[tuple[str, str]]:
 
 def _content(snapshot: Snapshot) -> dict[str, Any]:
     indices, prices = (_listed(snapshot, name) for name in ("indices", "prices"))
-    tables = {"indicators": _indicators(snapshot), "gaps": _gaps(snapshot)}
-    return {"minute": minute, "facts": snapshot.facts, "indices": indices, "prices": prices, **tables}
+    pending = _of_method(snapshot).get("pending", [])
+    tables = {"pending": pending, "indicators": _indicators(snapshot), "gaps": _gaps(snapshot)}
+    lists = [name for name in ("indicators", "imports", "gaps", "spreads") if f"{name}.json" in snapshot.files]
+    shown = {"facts": snapshot.facts, "indices": indices, "prices": prices, "lists": lists}
+    return {"minute": minute, **shown, **tables}
+
+
+def _method(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the method in words, as the release has it: nothing is worded here."""
+    method = _of_method(snapshot)
+    return {"minute": minute, "facts": snapshot.facts} | {
+        name: method.get(name, []) for name in ("text", "pending", "earlier")
+    }
+
+
+def _of_method(snapshot: Snapshot) -> dict[str, Any]:
+    document = snapshot.json("methodology.json")
+    return document if isinstance(document, dict) else {}
 
 
 def _entries(snapshot: Snapshot, name: str) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from pricing.web.releases import Snapshot, Tree
 
 FREQUENCIES = ("daily", "ten-day", "monthly")
 LEGS = ("CN", "XCN", "WLD")
+BASES = ("net", "gross", "export-parity")
 _LONGEST = 1000  # characters of a query
 _PERIOD = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

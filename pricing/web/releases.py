@@ -25,6 +25,7 @@ FOREVER = ("Cache-Control", "public, max-age=31536000, immutable")
 _KEPT_BYTES = 128_000_000  # of the current release, in memory
 _RETRY_SECONDS = 1.0
 _TYPES = {".json": JSON, ".gz": "application/gzip", ".jws": "application/jose", ".toml": "application/toml"}
+_TYPES[".txt"] = PLAIN = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,13 @@ class Snapshot:
             if self._keep:
                 self._hold(path, found)
         return found
+
+    def text(self, name: str) -> Document:
+        """Return a plain text of the release, as long as the release is what is asked for. Raises Problem 404."""
+        if name not in self.files:
+            raise Problem(404, "unknown-file", "Not a file of this release", f"release {self.number} has no {name}")
+        headers = [("Content-Type", PLAIN), *self.headers[1:]]
+        return Document(self._read(name), self.files[name]["sha256"], None, headers, self.modified)
 
     def _hold(self, path: str, document: Document) -> None:
         if self._kept_bytes + document.size > _KEPT_BYTES:

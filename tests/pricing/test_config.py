@@ -67,9 +67,13 @@ title = "A method"
 status = "initial"
 proposed = 2026-11-02
 effective = 2026-11-23
+notice_days = 28
 
 [determination]
 max_spread = 0.15
+max_weight = 0.5
+interval = 80
+interval_periods = 250
 widest = 0.3
 grades = { A = 3, B = 2, C = 1 }
 month_share = 0.5

@@ -14,6 +14,9 @@ from pricing.store import micros
 
 RULES = {
     "max_spread": 0.15,
+    "max_weight": 0.5,
+    "interval": 80,
+    "interval_periods": 250,
     "widest": 0.3,
     "stale_days": {"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
     "tier_weights": {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3},

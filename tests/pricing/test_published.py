@@ -158,6 +158,50 @@ def test_numbers_and_instants_only_grow_and_units_stay(path):
     assert query(path, published.newest) == 5
 
 
+OTHER = "2020 = 100"
+
+
+def in_unit(path, number, unit, *values):
+    rows = [row(f"2026-{n:02d}", v, unit=unit) for n, v in enumerate(values, 1)]
+    return append(path, number, stamp(number), stamp(number), rows, units_may_change=True)
+
+
+def unit_at(path, number):
+    return query(path, lambda db: published.datasets(db, "index", NAME, release=number))
+
+
+def test_in_another_unit_a_dataset_begins_anew_and_older_releases_show_what_they_showed(path):
+    record(path, 1, [row("2026-01", 1.0), row("2026-02", 2.0)])
+    assert in_unit(path, 2, OTHER, 10.0) == 3  # one new, two withdrawn
+    assert in_unit(path, 2, OTHER, 10.0) == 0, "recorded again, as after a kill"
+    assert in_unit(path, 3, OTHER, 10.0, 20.0) == 1
+    assert unit_at(path, 1) == {"monthly": "2015 = 100"} and unit_at(path, 2) == unit_at(path, 3) == {"monthly": OTHER}
+    assert shown(path, 1) == {"2026-01": 1.0, "2026-02": 2.0}
+    assert shown(path, 2) == {"2026-01": 10.0} and shown(path, 3) == {"2026-01": 10.0, "2026-02": 20.0}
+    with pytest.raises(ReleaseError, match=r"unit '2015 = 100', but '2020 = 100' before"):
+        record(path, 4, [row("2026-01", 1.0)])
+
+
+def test_a_unit_may_come_back(path):
+    record(path, 1, [row("2026-01", 1.0), row("2026-02", 2.0)])
+    in_unit(path, 2, OTHER, 10.0)
+    in_unit(path, 3, "2015 = 100", 1.0)
+    assert [unit_at(path, n)["monthly"] for n in (1, 2, 3)] == ["2015 = 100", OTHER, "2015 = 100"]
+    assert [shown(path, n) for n in (2, 3)] == [{"2026-01": 10.0}, {"2026-01": 1.0}]
+    record(path, 4, [row("2026-01", 5.0, name="tin")])
+    assert shown(path, 4) == {} and unit_at(path, 4)["monthly"] == "2015 = 100"
+    with pytest.raises(ReleaseError, match="another unit needs another method"):
+        record(path, 5, [row("2026-01", 1.0, unit=OTHER)])
+
+
+def test_an_unfinished_change_of_unit_is_forgotten_whole(path):
+    record(path, 1, [row("2026-01", 1.0)])
+    in_unit(path, 2, OTHER, 10.0)
+    assert published.discard_after(path, 1) == 1
+    assert unit_at(path, 2) == {"monthly": "2015 = 100"} and shown(path, 2) == {"2026-01": 1.0}
+    assert record(path, 2, [row("2026-01", 1.5)]) == 1
+
+
 def test_a_failure_half_way_leaves_the_release_out_altogether(path):
     record(path, 1, [row("2026-01", 1.0)])
     with closing(sqlite3.connect(path)) as db:

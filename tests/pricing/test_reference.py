@@ -13,8 +13,10 @@ from pricing.reference import (
     OUT_STATUSES,
     Quotes,
     by_origin,
+    capped_rows,
     determine,
     estimate_bases,
+    influence,
     monthly_from_daily,
     ratios_in_force,
     reviews,
@@ -25,6 +27,9 @@ from pricing.reference import (
 TIERS = {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3}
 RULES = Determination(
     max_spread=0.15,
+    max_weight=0.5,
+    interval=80,
+    interval_periods=250,
     widest=0.30,
     stale_days={"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
     tier_weights=TIERS,
@@ -39,6 +44,7 @@ METHOD = Methodology.model_validate(
         "status": "initial",
         "proposed": "2026-11-02",
         "effective": "2026-11-23",
+        "notice_days": 28,
         "determination": RULES.model_dump(),
         "basis": {
             "review_month": 1,
@@ -395,9 +401,70 @@ def test_inside_an_origin_the_freshest_contributor_speaks():
 
 def test_the_tier_weighs_in_the_median():
     series = [house("a", tier="transaction"), house("b", tier="model"), house("c", tier="model")]
-    made = prices({"a": [100.0], "b": [105.0], "c": [110.0]}, series)
+    table = pd.DataFrame({"a": [100.0], "b": [105.0], "c": [110.0]}, index=days(1))
+    free = RULES.model_copy(update={"max_weight": 1.0})
+    made = determine(quoted(table, series), bases(a=1.0, b=1.0, c=1.0), free)
     assert made.frame["unrounded"].tolist() == [100.0]
     assert np.allclose(made.weight, [[1.0 / 1.6, 0.3 / 1.6, 0.3 / 1.6]])
+
+
+def test_no_origin_decides_alone_where_others_share_the_rest():
+    series = [house("a", tier="transaction"), house("b", tier="model"), house("c", tier="model")]
+    made = prices({"a": [100.0], "b": [105.0], "c": [110.0]}, series)
+    assert np.allclose(made.weight, [[0.5, 0.25, 0.25]])
+    assert made.frame["unrounded"].tolist() == [102.5]  # the weight meets one half exactly: the mean of two neighbours
+
+
+@given(
+    st.lists(st.lists(st.floats(0.05, 1.0) | st.just(0.0), min_size=1, max_size=6), min_size=1, max_size=6),
+    st.floats(0.05, 1.0),
+)
+def test_capped_weights_sum_to_one_and_keep_their_order(rows, cap):
+    width = max(map(len, rows))
+    given_weights = np.array([row + [0.0] * (width - len(row)) for row in rows])
+    total = given_weights.sum(axis=1, keepdims=True)
+    shares = np.divide(given_weights, total, out=np.zeros_like(given_weights), where=total > 0)
+    out = capped_rows(shares, cap)
+    some = total[:, 0] > 0
+    assert np.allclose(out.sum(axis=1)[some], 1.0) and (out[~some] == 0).all()
+    limit = np.maximum(cap, 1 / np.maximum((shares > 0).sum(axis=1, keepdims=True), 1))
+    assert (out <= limit + 1e-9).all() and ((out > 0) == (shares > 0)).all()
+    for before, after in zip(shares, out, strict=True):
+        assert (np.diff(after[np.argsort(before, kind="stable")]) >= -1e-9).all()
+    assert np.allclose(out[(shares <= limit).all(axis=1)], shares[(shares <= limit).all(axis=1)])
+
+
+def test_the_influence_of_an_origin_is_what_its_absence_would_change():
+    made = prices({"a": [100.0, 100.0, np.nan], "b": [104.0, np.nan, np.nan], "c": [106.0, np.nan, 106.0]})
+    largest, origin = influence(made)
+    # without a: 105 for 104; without b: 103; without c: 102, the largest
+    assert largest[0] == pytest.approx(2 / 104) and made.origins[origin[0]] == "c"
+    assert np.isnan(largest[1:]).all() and (origin[1:] == -1).all()
+
+
+def test_the_interval_covers_the_true_price_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    n, covered, told = 600, [], []
+    for _ in range(20):
+        true = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, n)))
+        rows = {name: true * np.exp(rng.normal(0, 0.02, n)) for name in "abcd"}
+        made = prices({name: list(np.where(rng.random(n) < 0.3, np.nan, v)) for name, v in rows.items()})
+        frame = made.frame[made.frame["interval_low"].notna()]
+        truth = pd.Series(true, index=made.frame.index)[frame.index]
+        covered.append(((frame["interval_low"] <= truth) & (truth <= frame["interval_high"])).mean())
+        told.append(len(frame) / n)
+    assert 0.72 <= np.mean(covered) <= 0.88  # nominal 0.80; one draw stands for one market
+    assert np.mean(told) > 0.9
+
+
+def test_the_interval_looks_at_nothing_later_and_is_unknown_without_a_second_origin():
+    rng = np.random.default_rng(6)
+    table = {name: list(100 + rng.normal(0, 1, 60)) for name in "abc"}
+    whole = prices(table).frame
+    first = prices({name: rows[:40] for name, rows in table.items()}).frame
+    columns = ["interval_low", "interval_high"]
+    assert np.array_equal(whole[columns].to_numpy()[:40], first[columns].to_numpy(), equal_nan=True)
+    assert prices({"a": table["a"]}).frame[columns].isna().all().all()
 
 
 def test_the_published_value_is_the_unrounded_one_rounded():
