@@ -43,6 +43,7 @@ def method(constituents=("copper", "tin"), basket=None, **parts) -> Methodology:
             "status": "initial",
             "proposed": "2026-11-02",
             "effective": "2026-11-23",
+            "notice_days": 28,
             "determination": RULES,
             "basis": {
                 "review_month": 1,
