@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from pricing.chemistry import mass_fraction
-from pricing.config import Code, load_codes, load_methodology, load_operation
+from pricing.config import Code, Operation, load_codes, load_methodology, load_operation
 from pricing.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -310,3 +311,23 @@ def test_a_column_that_no_code_has_is_named_on_every_line() -> None:
 
 def test_a_column_that_is_missing_is_named() -> None:
     assert "source: missing" in _mistakes(GOOD.rpartition(",")[0], head=HEAD.rpartition(",")[0])
+
+
+def test_two_lives_of_a_code_in_the_same_months_are_refused(tmp_path: Path) -> None:
+    head = (
+        "system,code,mineral,stage,element,title,valid_from,valid_to,units,content,content_source,stem,certainty,"
+        "note,source"
+    )
+    first = "CN8,81129289,gallium,metal,Ga,t,,,KG,1,pure,,confirmed,,s"
+    second = "CN8,81129289,gallium,metal,Ga,t,2023-01,,KG,0.5,half,,confirmed,,s"
+    with pytest.raises(ConfigError, match="line 3: CN8 81129289 has another life in the same months"):
+        load_codes(tmp_path / "codes.csv", "\n".join((head, first, second)))
+    closed = first.replace("Ga,t,,,", "Ga,t,,2022-12,")
+    assert len(load_codes(tmp_path / "codes.csv", "\n".join((head, closed, second)))) == 2
+
+
+def test_two_sources_of_one_origin_are_refused() -> None:
+    raw = tomllib.loads((ROOT / "config.toml").read_text("utf-8"))
+    raw["sources"]["comext-bulk"] = raw["sources"]["comext"]
+    with pytest.raises(ValueError, match="count the imports of one origin"):
+        Operation.model_validate(raw)

@@ -533,3 +533,96 @@ def test_impossible_tungstate_does_not_get_through_and_the_antimony_rise_does(re
 
 def test_the_columns_that_the_generator_makes_are_those_of_declarations():
     assert tuple(sim.world(1, SMALL).cells["eu"].columns) == COLUMNS
+
+
+# -------------------------------------------------------------------- what one alone could get published
+
+
+@pytest.mark.parametrize("factor", [1000.0, 0.001])
+def test_the_mistake_of_a_whole_reporter_is_confirmed_by_none_of_its_own_cells(factor):
+    """Most of the value and four partners of one country declared in another unit: no other country moved."""
+    pairs = [("DE", p) for p in ("BO", "KG", "VN", "TR")] + [("FR", "BO"), ("NL", "VN")]
+    cells = flat(pairs=pairs)
+    cells.loc[cells["reporter"] == "DE", ["value", "kg"]] *= 20
+    wrong = months(18)[15]
+    for _, partner in pairs[:4]:
+        cells = changed(cells, "DE", partner, [wrong], kg=factor)
+    judged, made = figures({"eu": cells}, codes=[code()])
+    for _, partner in pairs[:4]:
+        assert rules_of(judged, "DE", partner)[wrong].startswith("implausible-mass")
+    value = made["eu", "antimony"].frames["XCN"]["value"].dropna()
+    assert value.to_numpy() == pytest.approx(np.full(len(value), 10_000.0), rel=1e-9)
+
+
+def test_a_single_reporter_does_not_confirm_its_own_wrong_unit():
+    american = code("8110100000", system="HTS10")
+    cells = flat(pairs=[("US", p) for p in ("BO", "KG", "VN", "TR")], product="8110100000")
+    wrong = months(18)[15]
+    for partner in ("BO", "KG", "VN", "TR"):
+        cells = changed(cells, "US", partner, [wrong], kg=1000.0)
+    judged, made = figures({"us": cells}, codes=[american])
+    assert all(rules_of(judged, "US", p)[wrong].startswith("implausible-mass") for p in ("BO", "KG", "VN", "TR"))
+    assert made["us", "antimony"].frames["XCN"].at[wrong, "rule"] == "excluded"
+
+
+def test_a_tiny_second_partner_does_not_make_a_figure_certain():
+    rng = np.random.default_rng(3)
+    prices = dict(zip(months(18), 10 * np.exp(rng.normal(0, 0.15, 18)), strict=True))
+    big = frame(("81101000", "DE", "BO", m, 50_000 * p, 50_000.0, "normal") for m, p in prices.items())
+    tiny = frame([("81101000", "DE", "KG", months(18)[-1], 1.0 * prices[months(18)[-1]], 1.0, "normal")])
+    alone = figures({"eu": big}, codes=[code()])[1]["eu", "antimony"].frames["XCN"].iloc[-1]
+    beside = figures({"eu": pd.concat([big, tiny])}, codes=[code()])[1]["eu", "antimony"].frames["XCN"].iloc[-1]
+    assert beside["value"] == pytest.approx(alone["value"], rel=1e-4)
+    assert beside["high"] / beside["low"] > 0.9 * alone["high"] / alone["low"] > 1.05
+
+
+def test_a_gap_sets_the_same_months_side_by_side():
+    rising = {m: 10 * 1.15**i for i, m in enumerate(months(18))}
+    elsewhere = [
+        ("81101000", r, p, m, 20_000 * price, 20_000.0, "normal")
+        for m, price in rising.items()
+        for r, p in (("DE", "BO"), ("FR", "KG"), ("NL", "VN"))
+    ]
+    china = [
+        ("81101000", r, "CN", m, 20_000 * price, 20_000.0, "normal")
+        for m, price in rising.items()
+        for r in ("DE", "FR", "NL", "PL", "ES")
+        if m in (*months(18)[:12], months(18)[-1])
+    ]
+    made = figures({"eu": frame([*elsewhere, *china])}, codes=[code()])[1]["eu", "antimony"]
+    assert made.frames["CN"]["rule"].iloc[-1] == "" and made.frames["XCN"]["rule"].iloc[-1] == ""
+    assert months(18)[-1] not in made.gap.index  # China's figure rests on one month, the other on three
+    assert made.gap.loc[months(18)[11], "gap"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_month_that_was_incomplete_enters_no_later_window():
+    cells = flat(pairs=[("DE", "BO"), ("DE", "KG"), ("FR", "VN"), ("FR", "TR")])
+    cells.loc[cells["reporter"] == "DE", "value"] *= 1.5
+    silent = months(18)[-2]
+    cells = cells[~((cells["reporter"] == "DE") & (cells["period"] == silent))]
+    frame_of = figures({"eu": cells}, codes=[code()])[1]["eu", "antimony"].frames["XCN"]
+    assert frame_of.at[silent, "rule"] == "incomplete"
+    last = frame_of.iloc[-1]
+    assert last["counted"].split() == [months(18)[-3], months(18)[-1]]
+    assert last["value"] == pytest.approx(12_500.0)
+
+
+def test_a_product_of_which_a_code_was_not_read_is_incomplete_and_never_a_part_that_looks_like_the_whole():
+    cheap, dear = flat(price=2.0), flat(price=10.0, product="81101001")
+    codes = [code(), code("81101001")]
+    judged = trade.judged(
+        prepared({"eu": pd.concat([cheap, dear[dear["period"] < months(18)[15]]])}, codes=codes), RULES
+    )
+    everything = frozenset(months(18))
+    read = {"eu": {"81101000": everything, "81101001": frozenset(months(18)[:15])}}
+    (made,) = trade.indicators(judged, codes, sim.SYSTEMS, RULES, read)
+    assert (made.frames["XCN"]["rule"].iloc[-3:] == "incomplete").all()
+    assert made.frames["XCN"]["value"].iloc[:15].to_numpy() == pytest.approx(np.full(15, 6_000.0))
+    (whole,) = trade.indicators(judged, codes, sim.SYSTEMS, RULES, {"eu": dict.fromkeys(read["eu"], everything)})
+    assert (whole.frames["XCN"]["rule"].iloc[-3:] == "").all()  # the office said that there was none
+
+
+def test_a_month_without_exchange_rates_says_so():
+    usd = pd.Series(1.0, index=pd.Index(months(18)[:-1]))
+    made = figures({"eu": flat()}, usd=usd, codes=[code()])[1]["eu", "antimony"]
+    assert made.frames["XCN"]["rule"].iloc[-1] == "no-rate"
