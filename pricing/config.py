@@ -468,6 +468,7 @@ class Determination(Settings):
     stale_days: dict[Frequency, int] = Field(description="how many days a quotation of that frequency stays usable")
     tier_weights: dict[Tier, float] = Field(description="weight of an origin in the median by its best tier")
     max_weight: float = Field(gt=0, le=1, description="most that one origin may weigh, where others share the rest")
+    carry_days: int = Field(ge=0, le=31, description="days that a last price is shown, carried; it enters no figure")
     interval: int = Field(gt=0, lt=100, description="nominal coverage of the interval of a price, per cent")
     interval_periods: int = Field(ge=20, description="periods whose dispersion of origins the interval rests on")
     grades: dict[Literal["A", "B", "C"], int] = Field(description="fewest independent origins for a grade")

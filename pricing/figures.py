@@ -412,6 +412,9 @@ def disclosed(made: reference.Prices) -> reference.Prices:
     frame.loc[hide, ["unrounded", "value", "low", "high", "mean", "spread"]] = np.nan
     frame.loc[hide, "status"], frame.loc[hide, "grade"] = "confidential", None
     frame[["interval_low", "interval_high"]] = np.nan  # they rest on the closed origins of other periods too
+    if "carried" in frame:
+        from_closed = frame["carried_from"].isin(frame.index[hide]) | hide
+        frame.loc[from_closed, "carried"], frame.loc[from_closed, "carried_from"] = np.nan, ""
     return replace(made, frame=frame)
 
 

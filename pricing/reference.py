@@ -78,7 +78,8 @@ class Prices:
     frame : DataFrame, by period
         ``unrounded`` (USD/t; NaN: no price), ``interval_low`` and ``interval_high`` (NaN: not known),
         ``value`` (rounded), ``status``, ``type``, ``grade``,
-        ``origins`` (that made it), ``low``, ``high``, ``mean``, ``spread``, ``largest_weight``.
+        ``origins`` (that made it), ``carried`` and ``carried_from`` (daily only: the last price, where
+        there is none), ``low``, ``high``, ``mean``, ``spread``, ``largest_weight``.
     origins : tuple of str, length m
         Columns of the arrays below.
     chosen : int array, period × origin
@@ -349,7 +350,28 @@ def determine(quotes: Quotes, bases: Sequence[Mapping[str, Any]], rules: Determi
     weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
     weight = capped_rows(weight, rules.max_weight)
     frame = _grade(quotes, adjusted, used, ages, chosen, weight, rules)
+    if quotes.frequency == "daily":
+        frame = _carried(frame, rules.carry_days)
     return Prices(quotes, frame, origins, chosen, ages, adjusted, ratio, weight, excluded)
+
+
+def _carried(frame: pd.DataFrame, days: int) -> pd.DataFrame:
+    """Show the last price of a day that has none: ``carried`` and ``carried_from``. It is no price of that day.
+
+    Nothing is carried beyond ``days``, nor across a day whose quotations were voided, suspended or
+    limit-locked, nor to it: then the market had no price, and an old one would say otherwise.
+    """
+    at = _ordinal_days(frame.index)
+    given = frame["unrounded"].notna().to_numpy()
+    stopped = (frame["status"] == "suspended").to_numpy()
+    place = np.arange(len(frame))
+    last = np.maximum.accumulate(np.where(given | stopped, place, -1)) if len(frame) else place
+    alive = ~given & (last >= 0) & given[last] & (at - at[last] <= days)
+    carried = pd.Series(np.nan, index=frame.index)
+    since = pd.Series("", index=frame.index, dtype=object)
+    carried[alive] = frame["value"].to_numpy()[last[alive]]
+    since[alive] = frame.index.to_numpy()[last[alive]]
+    return frame.assign(carried=carried, carried_from=since)
 
 
 def capped_rows(weight: Floats, cap: float) -> Floats:

@@ -15,9 +15,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from benchmarks import small_world
 from pricing import config, demonstration, pipeline, releases
+from pricing.documents import record
 from pricing.errors import StoreError
 from pricing.sources import demo
 from service import main
@@ -346,3 +348,19 @@ def test_a_simulated_folder_refuses_real_sources_and_a_real_one_the_simulation(p
         pipeline.opened(tmp_path / "data", operation, method, clock, simulated=True),
     ):
         pytest.fail("opened")
+
+
+def test_every_determination_record_has_the_fields_that_the_schema_requires(played):
+    release = played.made[max(played.made)]
+    checked = {"Determination": 0, "MeanOfDays": 0}
+    for path in sorted((release.folder / "prices").glob("*/*/*/*/*.json")):
+        for row in json.loads(path.read_bytes())["determinations"]:
+            record.check(row)
+            checked["MeanOfDays" if "weekdays" in row else "Determination"] += 1
+            if row.get("tiers"):
+                assert sum(row["tiers"].values()) == pytest.approx(1, abs=1e-12)
+    assert checked["Determination"] > 10_000 and checked["MeanOfDays"] > 100
+    broken = {**row, "judgement": "trust me"}
+    with pytest.raises(ValidationError):
+        record.check(broken)
+    assert json.loads((release.folder / "schemas" / "determination.json").read_bytes()) == record.schema()

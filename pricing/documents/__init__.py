@@ -23,6 +23,7 @@ from pricing.documents.indicators import (
 from pricing.documents.indices import index_files, index_rows
 from pricing.documents.methods import Draft, method_files
 from pricing.documents.prices import market_files, price_rows
+from pricing.documents.record import schema
 from pricing.documents.spreads import gap_files, gap_rows, spread_files, spread_rows
 from pricing.figures import Figures
 from pricing.published import Row
@@ -82,6 +83,7 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
         {"meta": edition.meta("indices", form.all_sources(index_list)), "indices": index_list}
     )
     files["sources.json"] = canonical(_sources(edition, sources, figures.left_out))
+    files["schemas/determination.json"] = canonical(schema())
     files["root.json"] = canonical(_root(edition, price_list, index_list))
     return Documents(files, prints, list(rows(edition, figures)))
 

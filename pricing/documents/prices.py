@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
+import pandas as pd
 
 from pricing import units
 from pricing.config import Market
@@ -68,6 +69,7 @@ def market_files(
 
 
 _INTERVAL = ("interval_low", "interval_high")
+FORMAT = 2  # raised when a record says the same figures in other words
 
 
 class _Records:
@@ -84,6 +86,7 @@ class _Records:
         self._numbers = {c: form.numbers(self._frame[c]) for c in columns}
         self._words = {c: self._frame[c].tolist() for c in ("status", "type", "grade", "origins")}
         self._extra = {c: form.numbers(self._frame[c]) for c in ("days", "weekdays") if c in self._frame}
+        self._carried = _carried_of(self._frame)
         self._head = self._heads(edition, self._made) if self._made is not None else []
         self._sources = sorted(market_sources(edition, market))
         if self._made is not None:
@@ -147,10 +150,14 @@ class _Records:
             "spread": self._numbers["spread"][t],
             "largest_weight": self._numbers["largest_weight"][t],
             "influence": self._of_one(self._at[t]),
+            "carried": self._carried[t],
+            "judgement": "none",  # no decision of a person enters: there is no way in for one
             **self._inputs(self._at[t]),
         }
+        out["tiers"] = tiers = _tiers(out["contributors"])
+        out["determination_type"] = determination_type(tiers, len(out["contributors"]), out["unrounded"] is not None)
         if self._closed[self._at[t]]:
-            out["influence"] = None
+            out["influence"] = out["carried"] = None
             # With the open values and the price, a closed one could be solved for.
             out["range"] = out["spread"] = None
         return out
@@ -203,7 +210,8 @@ class _Records:
     def fingerprint(self, positions: range) -> str:
         """Hash of everything that the records of some periods are made from."""
         rows = slice(positions.start, positions.stop)
-        parts: list[Any] = [self._edition.part_meta(self._sources), self._head, self._periods[rows]]
+        parts: list[Any] = [FORMAT, self._edition.part_meta(self._sources), self._head, self._periods[rows]]
+        parts += [self._carried[rows]]
         parts += [words[rows] for words in self._words.values()]
         parts += [numbers[rows] for numbers in (*self._numbers.values(), *self._extra.values())]
         digest = hashlib.sha256(orjson.dumps(parts))
@@ -219,6 +227,32 @@ class _Records:
             for words in (made.excluded, self._fx_period, self._status):
                 digest.update(orjson.dumps(words[span].tolist()))
         return digest.hexdigest()
+
+
+def _carried_of(frame: pd.DataFrame) -> list[dict[str, Any] | None]:
+    if "carried" not in frame:
+        return [None] * len(frame)
+    pairs = zip(form.numbers(frame["carried"]), frame["carried_from"].tolist(), strict=True)
+    return [None if value is None else {"value": value, "from": since} for value, since in pairs]
+
+
+def _tiers(contributors: list[dict[str, Any]]) -> dict[str, float]:
+    """Share of each kind of input in the weight (Regulation (EU) 2016/1011, Annex II, 7(a))."""
+    out: dict[str, float] = {}
+    for row in contributors:
+        out[row["tier"]] = out.get(row["tier"], 0.0) + row["weight"]
+    return dict(sorted(out.items()))
+
+
+def determination_type(tiers: Mapping[str, float], contributors: int, priced: bool) -> str:
+    """Say in the words of Annex II, 7(a) what a price rests on: by the kind of input that weighs half or more."""
+    if not priced:
+        return "none"
+    if contributors == 1 and tiers.get("official", 0.0) > 0:
+        return "official"
+    if tiers.get("transaction", 0.0) >= 0.5:
+        return "transaction-based"
+    return "interpolated or extrapolated" if tiers.get("model", 0.0) >= 0.5 else "assessed"
 
 
 def _numbers_of(values: Floats) -> list[float | None]:

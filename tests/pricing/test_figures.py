@@ -15,6 +15,7 @@ from pricing.store import micros
 RULES = {
     "max_spread": 0.15,
     "max_weight": 0.5,
+    "carry_days": 3,
     "interval": 80,
     "interval_periods": 250,
     "widest": 0.3,

@@ -28,6 +28,7 @@ TIERS = {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.
 RULES = Determination(
     max_spread=0.15,
     max_weight=0.5,
+    carry_days=3,
     interval=80,
     interval_periods=250,
     widest=0.30,
@@ -660,3 +661,15 @@ def test_a_weekly_origin_needs_as_many_common_periods_as_the_method_says_for_wee
     made = quoted(table, [house("a"), house("w", frequency="weekly")])
     found = figures.bases_due({(MARKET.key, "daily"): made}, method, [], "2025-04-01")
     assert {b["origin"]: round(b["ratio"], 6) for b in found} == {"a": 1.0, "w": 1.02}
+
+
+def test_a_last_price_is_shown_carried_for_a_few_days_and_is_no_price():
+    """Three days in the settings; nothing is carried across a suspension, nor to the day of one."""
+    nan = np.nan
+    rows = {"a": [100.0, nan, nan, 110.0, nan, nan, nan, nan, nan, nan], "b": [nan] * 10}
+    table = pd.DataFrame(rows, index=days(10), dtype="float64")
+    status = {(days(10)[1], "a"): "suspended"}
+    frame = determine(quoted(table, status=status), bases(a=1.0, b=1.0), RULES).frame
+    assert frame["carried"].isna().tolist() == [True, True, True, True, False, False, False, True, True, True]
+    assert frame["carried"].iloc[4] == 110.0 and set(frame["carried_from"].iloc[4:7]) == {days(10)[3]}
+    assert frame["unrounded"].notna().sum() == 2 and (frame["unrounded"].isna() | frame["carried"].isna()).all()
