@@ -83,7 +83,7 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
         {"meta": edition.meta("indices", form.all_sources(index_list)), "indices": index_list}
     )
     files["sources.json"] = canonical(_sources(edition, sources, figures.left_out))
-    files["schemas/determination.json"] = canonical(schema())
+    files["schemas/determination.json"] = canonical({"meta": edition.meta("schemas/determination"), **schema()})
     files["root.json"] = canonical(_root(edition, price_list, index_list))
     return Documents(files, prints, list(rows(edition, figures)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -87,6 +88,10 @@ class _Records:
         self._words = {c: self._frame[c].tolist() for c in ("status", "type", "grade", "origins")}
         self._extra = {c: form.numbers(self._frame[c]) for c in ("days", "weekdays") if c in self._frame}
         self._carried = _carried_of(self._frame)
+        self._priced: dict[str, int] = {}
+        if frequency == "monthly" and market.daily is not None:
+            days = market.daily.frame.index[market.daily.frame["unrounded"].notna()]
+            self._priced = dict(Counter(str(day)[:7] for day in days))
         self._head = self._heads(edition, self._made) if self._made is not None else []
         self._sources = sorted(market_sources(edition, market))
         if self._made is not None:
@@ -154,6 +159,8 @@ class _Records:
             "judgement": "none",  # no decision of a person enters: there is no way in for one
             **self._inputs(self._at[t]),
         }
+        if self._priced:
+            out["not_from_days"] = self._days_priced(self._periods[t])
         out["tiers"] = tiers = _tiers(out["contributors"])
         out["determination_type"] = determination_type(tiers, len(out["contributors"]), out["unrounded"] is not None)
         if self._closed[self._at[t]]:
@@ -161,6 +168,18 @@ class _Records:
             # With the open values and the price, a closed one could be solved for.
             out["range"] = out["spread"] = None
         return out
+
+    def _days_priced(self, month: str) -> dict[str, Any] | None:
+        """How many days of a month have a price, where they are too few or others' to make its mean."""
+        priced = self._priced.get(month, 0)
+        if not priced:
+            return None
+        first = np.datetime64(month, "M")
+        return {
+            "priced": priced,
+            "weekdays": int(np.busday_count(first, first + 1)),
+            "needed": self._edition.methodology.determination.month_share,
+        }
 
     def _of_one(self, at: int) -> dict[str, Any] | None:
         """The origin without which the price would be furthest away, and how far."""
@@ -212,6 +231,8 @@ class _Records:
         rows = slice(positions.start, positions.stop)
         parts: list[Any] = [FORMAT, self._edition.part_meta(self._sources), self._head, self._periods[rows]]
         parts += [self._carried[rows]]
+        if self._priced:
+            parts += [[self._days_priced(p) for p in self._periods[rows]]]
         parts += [words[rows] for words in self._words.values()]
         parts += [numbers[rows] for numbers in (*self._numbers.values(), *self._extra.values())]
         digest = hashlib.sha256(orjson.dumps(parts))

@@ -74,6 +74,14 @@ class Carried(_Record):
     since: str = Field(alias="from")
 
 
+class DaysPriced(_Record):
+    """Days of a month that have a price, where a mean of days could not stand for it."""
+
+    priced: int
+    weekdays: int
+    needed: float
+
+
 class Figure(_Record):
     """What every record says of its period."""
 
@@ -99,6 +107,7 @@ class Determination(Figure):
     contributors: list[Contributor]
     excluded: list[Excluded]
     tiers: dict[str, float]
+    not_from_days: DaysPriced | None = None
     determination_type: Literal["transaction-based", "assessed", "official", "interpolated or extrapolated", "none"]
 
 
