@@ -582,6 +582,40 @@ def _summary(parsed: Any) -> dict[str, Any]:
     }
 
 
+# --------------------------------------------------------------------------------------- report
+
+
+@main.group("report")
+def report_group() -> None:
+    """Reports on the service itself."""
+
+
+@report_group.command("quality")
+@click.option("--from", "first", required=True, metavar="MONTH", help="First month, such as 2026-01.")
+@click.option("--to", "last", required=True, metavar="MONTH", help="Last month, such as 2026-03.")
+@click.option("--internal", is_flag=True, help="By the auditors' releases instead of the public ones.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
+@as_json_option
+@click.pass_context
+def report_quality(
+    ctx: click.Context, first: str, last: str, internal: bool, output: Path | None, as_json: bool
+) -> None:
+    """Show the evidence of quality of a span of months, clause by clause: self-assessment, not assured."""
+    from pricing import report
+
+    try:
+        span = report.Span(first, last)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with _workspace(ctx, looking=True) as ws:
+        made = report.assemble(report.gather(ws, span, "internal" if internal else "public"))
+    text = json.dumps(made, indent=2, ensure_ascii=False) + "\n" if as_json else report.markdown(made)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text, "utf-8")
+
+
 # ------------------------------------------------------------------------------------------ keys
 
 

@@ -66,6 +66,7 @@ per = "product"
 [baskets.two-metals]
 title = "Two metals"
 base_period = "2025"
+review = 2
 cap = 0.7
 min_weight = 0.6
 min_coverage = 0.8

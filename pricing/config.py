@@ -519,11 +519,17 @@ class Constituent(Settings):
         description="USD/t of the market's unit: weighs a market that has no own price, for coverage",
     )
     value_price_source: str = ""
+    since: Month = Field(default="", alias="from", description="link month at which it joins; empty: always there")
+    until: Month = Field(default="", description="link month at which it ceases; empty: it stays")
 
     @property
     def key(self) -> str:
         """``mineral/stage/zone``."""
         return f"{self.mineral}/{self.stage}/{self.zone}"
+
+    def alive(self, link: str) -> bool:
+        """Tell whether it is in the basket that is set at a link month, and holds until the next."""
+        return self.since <= link and (not self.until or link < self.until)
 
 
 class Basket(Settings):
@@ -532,6 +538,7 @@ class Basket(Settings):
     title: str
     base_period: str = Field(pattern=r"^\d{4}(-(0[1-9]|1[0-2]))?$", description="a month or a year = 100")
     link_month: int = Field(default=3, ge=1, le=12)
+    review: int = Field(ge=1, le=12, description="month of the year in which its constituents and rules are reviewed")
     cap: float = Field(gt=0, le=1)
     min_weight: float = Field(ge=0, le=1, description="least share of the weight with own prices for a value")
     min_coverage: float = Field(
@@ -545,13 +552,31 @@ class Basket(Settings):
 
     @model_validator(mode="after")
     def _cap_possible(self) -> Basket:
-        n = len(self.constituents)
-        if self.cap < 1 / n:
-            raise ValueError(f"cap {self.cap} is below 1/{n}: no weights can satisfy it")
         keys = [c.key for c in self.constituents]
-        if len(set(keys)) < n:
+        if len(set(keys)) < len(keys):
             raise ValueError("a market stands in the basket twice")
+        for month in sorted({"", *(m for c in self.constituents for m in (c.since, c.until))}):
+            n = len(self.alive(month))
+            when = f" from {month}" if month else ""
+            if not n:
+                raise ValueError(f"there is no constituent{when or ' at first'}")
+            if self.cap < 1 / n:
+                raise ValueError(f"cap {self.cap} is below 1/{n}{when}: no weights can satisfy it")
         return self
+
+    @model_validator(mode="after")
+    def _joined_at_links(self) -> Basket:
+        for c in self.constituents:
+            for key, month in (("from", c.since), ("until", c.until)):
+                if month and int(month[5:]) != self.link_month:
+                    raise ValueError(f"{c.key}: {key} {month} is not a link month (month {self.link_month})")
+            if c.until and c.until <= c.since:
+                raise ValueError(f"{c.key}: until {c.until} is not after from {c.since}")
+        return self
+
+    def alive(self, link: str) -> tuple[Constituent, ...]:
+        """Constituents of the basket that is set at a link month; with an empty month those of its beginning."""
+        return tuple(c for c in self.constituents if c.alive(link))
 
 
 class ImportBasket(Settings):

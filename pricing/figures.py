@@ -20,6 +20,7 @@ from pricing.errors import ConfigError, MethodError, UnitError
 from pricing.imports import ImportIndex, import_index
 from pricing.index import Index, Link, capped, fixed_basket, value_shares
 from pricing.spreads import Gap, Spread
+from pricing.twins import Twins, twins
 
 TONNES = {"t": 1.0, "kg": 1e-3, "kt": 1e3, "Mt": 1e6}
 FREQUENCIES = ("daily", "ten-day", "monthly")  # of determinations; a weekly quotation enters the daily one
@@ -83,6 +84,8 @@ class BasketFigures:
     weights: dict[str, tuple[Weight, ...]]
     coverage: dict[str, Any]
     withheld: str = ""
+    twins: Twins | None = None
+    """Analytical twins of the monthly index."""
 
 
 @dataclass(frozen=True)
@@ -574,7 +577,8 @@ def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Prod
         return BasketFigures({}, {}, coverage, reason)
     try:
         links, weights = _links(basket, months, production)
-        indices = {"monthly": fixed_basket(months, links, basket.base_period, basket.min_weight)}
+        monthly = fixed_basket(months, links, basket.base_period, basket.min_weight)
+        indices = {"monthly": monthly}
         days = _table(basket, priced, "daily")
         in_all_links = {link.month for link in links} <= set(days.index.str.slice(0, 7)) if len(days) else False
         if in_all_links and days.index.str.startswith(basket.base_period).any():
@@ -583,7 +587,8 @@ def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Prod
                 indices["daily"] = daily
     except MethodError as error:
         return BasketFigures({}, {}, coverage, str(error))
-    return BasketFigures(indices, weights, coverage)
+    beside = twins(months, monthly, basket.base_period, basket.cap, basket.min_weight)
+    return BasketFigures(indices, weights, coverage, twins=beside)
 
 
 def _table(basket: Basket, priced: Mapping[str, MarketPrices], frequency: str) -> pd.DataFrame:
@@ -618,7 +623,7 @@ def _links(
         late = [] if links else list(by_month.values())
         for known_at in (end, *late):
             found = _weights(basket, months, production, month, known_at)
-            if _enough(basket, found):
+            if _enough(basket, month, found):
                 links.append(_link(month, found, basket.cap))
                 weights[month] = found
                 break
@@ -631,10 +636,10 @@ def _month_of(microseconds: int) -> str:
     return str(np.datetime64(microseconds, "us").astype("datetime64[M]"))
 
 
-def _enough(basket: Basket, weights: Sequence[Weight]) -> bool:
-    """Whether a link may be set: enough constituents weighed, and the cap can be met."""
+def _enough(basket: Basket, month: str, weights: Sequence[Weight]) -> bool:
+    """Whether a link may be set: enough of its constituents weighed, and the cap can be met."""
     n = len(weights)
-    return n > 0 and n >= basket.min_coverage * len(basket.constituents) and basket.cap >= 1 / n
+    return n > 0 and n >= basket.min_coverage * len(basket.alive(month)) and basket.cap >= 1 / n
 
 
 def _link(month: str, weights: Sequence[Weight], cap: float) -> Link:
@@ -648,7 +653,7 @@ def _weights(
     year = str(int(month[:4]) - 1)
     of_year = months[months.index.str.startswith(year)]
     out = []
-    for part in basket.constituents:
+    for part in basket.alive(month):
         if part.key not in months or months[part.key].isna()[month] or of_year[part.key].count() < LEAST_MONTHS:
             continue
         tonnage = production.latest(part.production, year, known_at)
@@ -661,10 +666,14 @@ def _weights(
 
 
 def _coverage(basket: Basket, months: pd.DataFrame, production: Production, known_on: str) -> dict[str, Any]:
-    """Share of the listed markets and of their weight that has an own price in the last twelve months."""
+    """Share of the listed markets and of their weight that has an own price in the last twelve months.
+
+    Listed are those of the basket in force: what has ceased is not missed, and what will join not yet.
+    """
+    listed = basket.alive(_link_before(basket, known_on[:7]))
     recent = months[months.index >= str(pd.Period(known_on[:7], "M") - 12)]
     own, values = [], {}
-    for part in basket.constituents:
+    for part in listed:
         price = recent[part.key].dropna() if part.key in recent else pd.Series(dtype="float64")
         tonnage = production.latest(part.production)
         level = float(price.mean()) if len(price) else part.value_price
@@ -673,20 +682,26 @@ def _coverage(basket: Basket, months: pd.DataFrame, production: Production, know
         if len(price):
             own.append(part.key)
     total = math.fsum(values.values())
-    zones = sorted({p.zone for p in basket.constituents})
+    zones = sorted({p.zone for p in listed})
     return {
-        "listed": len(basket.constituents),
+        "listed": len(listed),
         "priced": len(own),
-        "markets": len(own) / len(basket.constituents),
+        "markets": len(own) / len(listed),
         "weight": math.fsum(v for k, v in values.items() if k in own) / total if total else None,
         "weighed": len(values),
-        "missing": sorted(p.key for p in basket.constituents if p.key not in own),
-        "unweighed": sorted(p.key for p in basket.constituents if p.key not in values),
+        "missing": sorted(p.key for p in listed if p.key not in own),
+        "unweighed": sorted(p.key for p in listed if p.key not in values),
         "zones": {
             zone: {
-                "listed": sum(p.zone == zone for p in basket.constituents),
-                "priced": sum(p.zone == zone and p.key in own for p in basket.constituents),
+                "listed": sum(p.zone == zone for p in listed),
+                "priced": sum(p.zone == zone and p.key in own for p in listed),
             }
             for zone in zones
         },
     }
+
+
+def _link_before(basket: Basket, month: str) -> str:
+    """The link month whose basket is in force in a month."""
+    year = int(month[:4]) - (int(month[5:]) <= basket.link_month)
+    return f"{year:04d}-{basket.link_month:02d}"

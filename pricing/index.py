@@ -59,7 +59,10 @@ class Index:
     weights : DataFrame, period × market
         Share of each market in the basket's cost at the period before: the weight of its movement.
     imputed : DataFrame, period × market, bool
-        Prices that were not observed.
+        Prices of markets in the basket that were not observed.
+    quantities : DataFrame, period × market
+        Notional quantities in force, 0 outside the basket. From the first link month on a monthly index is
+        the sum of price × quantity [index points per USD/t].
     links : tuple of Link
     """
 
@@ -67,6 +70,7 @@ class Index:
     contributions: pd.DataFrame
     weights: pd.DataFrame
     imputed: pd.DataFrame
+    quantities: pd.DataFrame
     links: tuple[Link, ...]
 
 
@@ -200,7 +204,7 @@ def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, 
     months = prices.index.str.slice(0, 7).to_numpy()
     filled, mask = impute(prices, _shares_by_period(prices, months, links))
     table = filled.to_numpy()
-    in_basket = np.zeros(table.shape, dtype=bool)
+    held = np.zeros(table.shape)
     level = np.full(len(table), np.nan)
     points, weights = np.zeros((len(table), table.shape[1] + 1)), np.zeros(table.shape)
     in_force = np.full(len(table), links[0].month, dtype=object)
@@ -209,15 +213,15 @@ def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, 
         q = _quantities(table[linked], link, prices.columns)
         own, at_link = q > 0, np.flatnonzero(linked)
         if position == 0:
-            in_basket[:] = own
             level[at_link[-1]] = 1.0
+            held[:] = q / math.fsum(q[own] * table[at_link[-1], own])
             _chain_back(table, q, level, points, weights, at_link[-1])
         rows = np.flatnonzero(months > link.month)
         in_force[rows] = link.month
-        in_basket[rows] = own
         cost = np.array([math.fsum(q[own] * table[t, own]) for t in (*at_link, *rows)])
         factor = _mean(level[at_link]) / _mean(cost[: len(at_link)])
         level[rows] = cost[len(at_link) :] * factor
+        held[rows] = q * factor
         for t in rows:
             before = q[own] * table[t - 1, own]
             points[t] = 0.0
@@ -225,8 +229,9 @@ def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, 
             points[t, -1] = math.fsum(before) * factor - level[t - 1]
             weights[t] = 0.0
             weights[t, own] = before / math.fsum(before)
-    covered = _covered(prices, in_basket, in_force, links)
-    return _index(prices, mask, links, level, points, weights, in_force, covered, base_period, min_weight)
+    covered = _covered(prices, held > 0, in_force, links)
+    mask &= held > 0  # a market that has not joined, or has ceased, is not imputed: it is not there
+    return _index(prices, mask, links, level, points, weights, held, in_force, covered, base_period, min_weight)
 
 
 def _shares_by_period(prices: pd.DataFrame, months: npt.NDArray[np.object_], links: Sequence[Link]) -> pd.DataFrame:
@@ -285,6 +290,7 @@ def _index(
     level: npt.NDArray[np.float64],
     points: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64],
+    held: npt.NDArray[np.float64],
     in_force: npt.NDArray[np.object_],
     covered: npt.NDArray[np.float64],
     base_period: str,
@@ -310,9 +316,10 @@ def _index(
         {"unrounded": unrounded, "status": status, "covered": covered, "link": in_force}, index=prices.index
     )
     contributions = pd.DataFrame(points * scale, index=prices.index, columns=[*prices.columns, LINK_STEP])
-    return Index(
-        frame, contributions, pd.DataFrame(weights, index=prices.index, columns=prices.columns), mask, tuple(links)
+    weights_before, quantities = (
+        pd.DataFrame(t, index=prices.index, columns=prices.columns) for t in (weights, held * scale)
     )
+    return Index(frame, contributions, weights_before, mask, quantities, tuple(links))
 
 
 def _covered(

@@ -640,6 +640,7 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     done = releases.freeze(root, files, _manifest(ws, edition, eligible, register, at), key, number=number)
     listed = done.manifest["files"]
     ws.store.set_parts(audience, {n: (p, listed[n]["sha256"]) for n, p in told.fingerprints.items()})
+    ws.store.add_bases(audience, bases)  # those of closed origins stand in no register
     _adopt(ws, audience, done)
     log.info("released", audience=audience, number=done.number, vintage=iso(at), files=len(files))
     return done
@@ -819,11 +820,19 @@ def _series_register(
             {"source": owner[s.id], **s.model_dump(mode="json"), "closed": s.id in eligible.closed}
             for s in sorted(eligible.series.values(), key=lambda s: s.id)
         ],
-        "bases": [{**b, "vintage": iso(instant(b["vintage"]))} for b in bases],
+        "bases": [{**b, "vintage": iso(instant(b["vintage"]))} for b in _open_bases(eligible, bases)],
     }
     raw = releases.canonical(register)
     ws.archive.put(raw)
     return raw
+
+
+def _open_bases(eligible: figures.Eligible, bases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the ratios of closed origins: with an open quotation beside it, a ratio is the closed one."""
+    hidden = {
+        (f"{s.mineral}/{s.stage}/{s.zone}", s.origin) for s in eligible.series.values() if s.id in eligible.closed
+    }
+    return [b for b in bases if not {(b["market"], b["origin"]), (b["market"], b["via"])} & hidden]
 
 
 def _manifest(

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "errors", "config", "quality", "declarations", "units", "archive", "fetch", "store", "cells", "sources", "customs",
     "reference", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "figures", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline",
-    "schedule",
+    "imports", "index", "twins", "figures", "anomalies", "notice", "keys", "releases", "published", "documents",
+    "pipeline", "clauses", "report", "schedule",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
@@ -26,7 +26,8 @@ OUTSIDE = {
 }  # fmt: skip
 PURE = (
     "chemistry", "units", "quality", "declarations", "reference", "trade", "panels", "formulas", "multilateral",
-    "chaining", "aggregation", "imputation", "replica", "imports", "index", "anomalies", "notice", "figures",
+    "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "anomalies", "notice",
+    "figures",
 )  # fmt: skip
 
 

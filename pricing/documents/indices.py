@@ -18,6 +18,7 @@ from pricing.index import Index
 from pricing.published import Row
 from pricing.releases import canonical
 from pricing.trade import Indicator
+from pricing.twins import Twin, Twins
 
 
 def index_files(
@@ -64,12 +65,14 @@ def index_files(
         "formula": "capped fixed basket (Lowe type), linked each year on the mean of the link month",
         "cap": rule.cap,
         "link_month": rule.link_month,
+        "review": {"month": rule.review, "next": _next_review(rule, edition.released_at[:7])},
         "coverage": basket.coverage | {"statement": statement, "indicators": beside},
         "weights": _weights(edition, basket),
         "latest": latest,
         "contributions": {f: _moved(i, range(len(i.frame) - 1, len(i.frame)))[0] for f, i in basket.indices.items()},
         "values": recent,
         "history": history,
+        **_twins(rule, basket.twins),
     }
     files[f"indices/{name}.json"] = canonical(document)
     return {
@@ -143,6 +146,63 @@ def _moved(index: Index, positions: range) -> list[dict[str, Any]]:
         }
         for ps, ws, marks in zip(points, weights, imputed, strict=True)
     ]
+
+
+def _next_review(rule: Basket, month: str) -> str:
+    """Return the first month of review after a month: one that is under way is not the next."""
+    year = int(month[:4]) + (int(month[5:]) >= rule.review)
+    return f"{year:04d}-{rule.review:02d}"
+
+
+ANALYTICAL = (
+    "Analytical: compiled beside the monthly index to judge it, from the same prices; no index of its own, "
+    "not to be used as one, and not queried as one."
+)
+
+
+def _twins(rule: Basket, made: Twins | None) -> dict[str, Any]:
+    """Say the analytical twins of an index, and its drift; null where no index is published."""
+    if made is None:
+        return {"twins": None, "drift": None}
+    twins = {name: _twin(rule, getattr(made, name)) for name in ("unweighted", "equal_risk", "superlative")}
+    given = made.drift.dropna()
+    drift = {
+        "unit": "%",
+        "of": f"level of the index over that of its superlative twin since the base, {rule.base_period}, less one",
+        "latest": None if given.empty else {"period": given.index[-1], "value": round(float(given.iloc[-1]), 4)},
+    }
+    return {"twins": {"note": ANALYTICAL, **twins}, "drift": {"note": ANALYTICAL, **drift}}
+
+
+def _twin(rule: Basket, twin: Twin) -> dict[str, Any]:
+    rows = [
+        {"period": period, "value": None if u is None else round(u, rule.rounding), "unrounded": u, "status": status}
+        for period, u, status in zip(
+            twin.frame.index.tolist(),
+            form.numbers(twin.frame["unrounded"]),
+            twin.frame["status"].tolist(),
+            strict=True,
+        )
+    ]
+    given = [row for row in rows if row["value"] is not None]
+    weights = [
+        {
+            "link": link.month,
+            "markets": [
+                {"market": m, "share": s, "uncapped": link.uncapped[m], "volatility": twin.volatility[link.month][m]}
+                for m, s in link.shares.items()
+            ],
+        }
+        for link in twin.links
+    ]
+    return {
+        "analytical": True,
+        "formula": twin.formula,
+        "withheld": twin.withheld or None,
+        "latest": given[-1] if given else None,
+        "values": rows[-RECENT["monthly"] :],
+        **({"weights": weights} if weights else {}),
+    }
 
 
 def _index_fingerprint(index: Index, values: list[dict[str, Any]], meta: dict[str, Any], positions: range) -> str:

@@ -56,6 +56,7 @@ _SENTENCES: dict[type[BaseModel], dict[str, str]] = {
         "title": "Title: {text}.",
         "base_period": "The mean of {text} is 100.",
         "link_month": "The basket is renewed each {month}.",
+        "review": "Its constituents and rules are reviewed each {month}.",
         "cap": "No market weighs more than {share} when the basket is renewed; the rest is spread over the others.",
         "min_weight": "There is no value where less than {share} of the weight has a price of its own.",
         "min_coverage": "The name is used where own prices cover {share} of the listed markets and of their weight.",

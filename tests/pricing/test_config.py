@@ -112,6 +112,7 @@ per = "product"
 [baskets.metals]
 title = "Metals"
 base_period = "2025"
+review = 2
 cap = 1.0
 min_weight = 0.6
 

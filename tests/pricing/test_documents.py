@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import made_world
 import pytest
 
-from benchmarks.small_world import NOW, SOURCES
+from benchmarks.small_world import METHODOLOGY, NOW, SOURCES
 from pricing import releases
+from pricing.config import Basket
+from pricing.documents.indices import _next_review
 from pricing.store import iso
 from pricing.web.app import create_app
 
@@ -155,6 +158,46 @@ def test_the_weights_of_a_link_are_capped_sum_to_one_and_name_where_they_come_fr
         uncapped = {m["market"]: m["uncapped"] for m in link["markets"]}
         assert uncapped["nickel/metal/XCN"] == pytest.approx(nickel, rel=1e-12) and nickel > 0.7
         assert {m["production"]["source"] for m in link["markets"]} == {"output"}
+
+
+def test_an_index_says_when_it_is_reviewed_and_how_far_its_links_have_drifted(made: list[releases.Release]) -> None:
+    document = read(made[1], "indices/two-metals.json")
+    assert document["review"] == {"month": 2, "next": "2027-02"}
+    twins, drift = document["twins"], document["drift"]
+    assert "Analytical" in twins["note"] and "Analytical" in drift["note"] and drift["unit"] == "%"
+    assert set(twins) == {"note", "unweighted", "equal_risk", "superlative"}
+    for name in ("unweighted", "superlative"):
+        twin = twins[name]
+        assert twin["analytical"] is True and twin["withheld"] is None and 20 < len(twin["values"]) <= 36
+        assert twin["latest"] == twin["values"][-1]
+    months = {row["period"]: row["unrounded"] for row in document["values"]["monthly"]}
+    latest = twins["superlative"]["latest"]
+    expected = (months[latest["period"]] / latest["unrounded"] - 1) * 100
+    assert drift["latest"] == {"period": latest["period"], "value": pytest.approx(expected, abs=5e-5)}
+    (link,) = twins["equal_risk"]["weights"]  # in March 2025 no price was three years old, nor two
+    assert link["link"] == "2026-03" and {row["status"] for row in twins["equal_risk"]["values"][:-7]} == {"back-cast"}
+    shares = {m["market"]: m["share"] for m in link["markets"]}
+    assert math.fsum(shares.values()) == pytest.approx(1, abs=1e-12) and max(shares.values()) <= 0.7 + 1e-12
+    inverse = {m["market"]: 1 / m["volatility"] for m in link["markets"]}
+    for one in link["markets"]:
+        assert one["uncapped"] == pytest.approx(inverse[one["market"]] / math.fsum(inverse.values()), rel=1e-12)
+
+
+@pytest.mark.parametrize(("month", "told"), [("2026-01", "2026-02"), ("2026-02", "2027-02"), ("2026-12", "2027-02")])
+def test_the_next_review_is_the_first_that_is_not_under_way(month: str, told: str) -> None:
+    document = tomllib.loads(METHODOLOGY)["baskets"]["two-metals"]
+    assert _next_review(Basket.model_validate(document), month) == told
+
+
+def test_twins_are_never_queried_as_indices(made: list[releases.Release]) -> None:
+    root = made[1].folder.parent.parent
+    client = create_app(root, root.parent / "status.json").test_client()
+    for name in ("unweighted", "equal_risk", "equal-risk", "superlative", "two-metals-unweighted", "twins", "drift"):
+        assert client.get(f"/v1/indices/{name}").status_code == 404
+        assert client.get(f"/v1/indices/two-metals/{name}").status_code == 404
+    assert [line["id"] for line in read(made[1], "indices.json")["indices"]] == ["two-metals"]
+    answer = client.get("/v1/indices/two-metals?from=2025-01&to=2026-12").get_json()
+    assert "superlative" not in json.dumps(answer)
 
 
 def test_the_contributions_sum_to_the_change_of_the_index(made: list[releases.Release]) -> None:

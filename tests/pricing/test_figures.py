@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from pricing import figures
 from pricing.config import Market, Methodology, Operation, Source
@@ -36,7 +37,8 @@ def method(constituents=("copper", "tin"), basket=None, **parts) -> Methodology:
         {"mineral": m, "stage": "metal", "zone": dict(MARKETS)[m], "production": f"mine-{m}", **parts.get(m, {})}
         for m in constituents
     ]
-    rules = {"title": "Metals", "base_period": "2024", "cap": 1.0, "min_weight": 0.5, "constituents": listed}
+    rules = {"title": "Metals", "base_period": "2024", "review": 2, "cap": 1.0, "min_weight": 0.5}
+    rules["constituents"] = listed
     return Methodology.model_validate(
         {
             "id": "2026-11",
@@ -195,6 +197,91 @@ def test_caps_hold_and_the_uncapped_shares_are_kept():
     link = made.indices["monthly"].links[0]
     assert link.shares == pytest.approx({key("copper"): 0.5, key("zinc"): 1 / 3, key("tin"): 1 / 6})
     assert link.uncapped == pytest.approx({key("copper"): 0.97, key("zinc"): 0.02, key("tin"): 0.01})
+
+
+# ------------------------------------------------------------------------- joining and ceasing
+
+
+def three(**lives) -> Methodology:
+    return method(("copper", "tin", "zinc"), **lives)
+
+
+def paths() -> dict[str, MarketPrices]:
+    rng = np.random.default_rng(7)
+    spans = months("2023-01", "2026-06")
+    moves = {m: rng.normal(0, 0.05, len(spans)) for m in ("copper", "tin", "zinc")}
+    return priced(**{m: dict(zip(spans, np.exp(np.cumsum(by)), strict=True)) for m, by in moves.items()})
+
+
+OUTPUT = mined(*((m, "2023", "2024-01-31", 100.0) for m in ("copper", "tin", "zinc")))
+
+
+def test_a_constituent_joins_at_one_link_month_and_another_ceases_at_the_next():
+    made = compiled(OUTPUT, paths(), three(zinc={"from": "2025-03"}, copper={"until": "2026-03"}))
+    members = {link.month: set(link.shares) for link in made.indices["monthly"].links}
+    assert members == {
+        "2024-03": {key("copper"), key("tin")},
+        "2025-03": {key("copper"), key("tin"), key("zinc")},
+        "2026-03": {key("tin"), key("zinc")},
+    }
+    weights = made.indices["monthly"].weights.gt(0)
+    assert weights.index[weights[key("zinc")]].min() == "2025-04"
+    assert weights.index[weights[key("copper")]].max() == "2026-03"
+
+
+def test_until_it_joins_a_constituent_changes_no_value_and_once_it_has_ceased_neither():
+    plain, joined = (compiled(OUTPUT, paths(), rules) for rules in (method(), three(zinc={"from": "2025-03"})))
+    values = [made.indices["monthly"].frame["unrounded"] for made in (plain, joined)]
+    assert (values[0][:"2025-03"] == values[1][:"2025-03"]).all()
+    assert (values[0]["2025-04":] != values[1]["2025-04":]).all()
+    left = compiled(OUTPUT, paths(), three(zinc={"until": "2025-03"})).indices["monthly"].frame["unrounded"]
+    after = [v["2025-03":] / v["2025-03"] for v in (values[0], left)]
+    assert np.allclose(*after, rtol=1e-13, atol=0)
+
+
+def test_joining_and_ceasing_at_unchanged_prices_move_neither_index_nor_drift():
+    """Flat from March 2025 on, with different pasts."""
+    made = paths()
+    for market in made.values():
+        market.months.loc["2025-03":, "unrounded"] = market.months.loc["2025-03", "unrounded"]
+    lives = {"zinc": {"from": "2025-03"}, "copper": {"until": "2026-03"}}
+    got = compiled(OUTPUT, made, three(**lives))
+    values = got.indices["monthly"].frame["unrounded"]["2025-03":]
+    assert len(values) == 16 and np.allclose(values, values.iloc[0], rtol=1e-13, atol=0)
+    for twin in (got.twins.unweighted, got.twins.equal_risk):
+        assert np.allclose(twin.frame["unrounded"]["2025-03":], twin.frame["unrounded"]["2025-03"], rtol=1e-13, atol=0)
+
+
+def test_coverage_counts_the_basket_in_force_and_not_what_ceased_or_will_join():
+    made = priced(copper=flat(10.0), tin=flat(30.0))  # zinc has no price at all
+    for life, on, listed in (
+        ({"from": "2026-03"}, "2026-03-31", 2),
+        ({"from": "2026-03"}, "2026-04-01", 3),
+        ({"until": "2026-03"}, "2026-03-31", 3),
+        ({"until": "2026-03"}, "2026-04-01", 2),
+    ):
+        got = compiled(OUTPUT, made, three(zinc=life), known_on=on).coverage
+        assert (got["listed"], got["priced"], got["zones"]["XCN"]["listed"]) == (listed, 2, listed)
+
+
+@pytest.mark.parametrize(
+    ("lives", "basket", "message"),
+    [
+        ({"zinc": {"from": "2025-04"}}, {}, "zinc/metal/XCN: from 2025-04 is not a link month \\(month 3\\)"),
+        ({"zinc": {"until": "2025-02"}}, {}, "zinc/metal/XCN: until 2025-02 is not a link month"),
+        ({"zinc": {"from": "2025-03"}}, {"link_month": 4}, "from 2025-03 is not a link month \\(month 4\\)"),
+        ({"zinc": {"from": "2025-03", "until": "2025-03"}}, {}, "until 2025-03 is not after from 2025-03"),
+        ({"zinc": {"from": "2025"}}, {}, "zinc|from"),
+        ({"zinc": {"from": "2025-03"}}, {"cap": 0.4}, "cap 0.4 is below 1/2: no weights can satisfy it"),
+        ({"zinc": {"until": "2025-03"}}, {"cap": 0.4}, "cap 0.4 is below 1/2 from 2025-03: no weights"),
+        ({m: {"until": "2025-03"} for m in ("copper", "tin", "zinc")}, {}, "there is no constituent from 2025-03"),
+        ({m: {"from": "2025-03"} for m in ("copper", "tin", "zinc")}, {}, "there is no constituent at first"),
+        ({}, {"review": 13}, "review"),
+    ],
+)
+def test_a_life_that_does_not_begin_and_end_at_links_is_refused(lives, basket, message):
+    with pytest.raises(ValidationError, match=message):
+        method(("copper", "tin", "zinc"), basket, **lives)
 
 
 # ---------------------------------------------------------------------------------------- coverage

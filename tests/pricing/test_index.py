@@ -271,6 +271,34 @@ def test_a_market_without_a_price_in_the_link_month_enters_at_the_next_link():
     assert made.weights["b"].tolist() == pytest.approx([0, 0, 0, 0, 0, 0.5])
 
 
+@settings(max_examples=60, deadline=None)
+@given(panels)
+def test_a_market_that_joins_or_leaves_at_unchanged_prices_moves_nothing(rng):
+    """Until the link the index is the old basket's, then it moves as the new one's; the change itself is no move."""
+    prices = panel(rng, count=8)
+    few = list(prices.columns[:-1])
+    small, large = shares_of(rng, few), shares_of(rng, prices.columns)
+    for first, second in ((small, large), (large, small)):
+        before = Link("2024-02", first, first)
+        still = prices.copy()
+        still.loc["2024-05":] = prices.loc["2024-05"].to_numpy()
+        changed = fixed_basket(still, [before, Link("2024-05", second, second)], "2024-02", 0.0)
+        kept = fixed_basket(still, [before], "2024-02", 0.0)
+        assert np.allclose(level(changed), level(kept), rtol=1e-13, atol=0)
+        assert changed.contributions.loc["2024-06":].abs().to_numpy().max() < 1e-9
+        moving = fixed_basket(prices, [before, Link("2024-05", second, second)], "2024-02", 0.0)
+        alone = fixed_basket(prices, [Link("2024-05", second, second)], "2024-05", 0.0)
+        joined = level(moving)["2024-05":] / level(moving)["2024-05"] * 100
+        assert np.allclose(joined, level(alone)["2024-05":], rtol=1e-13, atol=0)
+
+
+def test_a_market_that_has_left_is_neither_imputed_nor_missed():
+    prices = table(months(5), a=[100, 100, 110, 121, 121], b=[50, 50, 60, NAN, NAN])
+    made = fixed_basket(prices, [link("2024-02", a=0.7, b=0.3), link("2024-03", a=1.0)], "2024-02", 1.0)
+    assert made.frame["status"].tolist()[2:] == ["normal"] * 3 and made.frame["covered"].tolist()[3:] == [1, 1]
+    assert not made.imputed.any().any() and made.quantities["b"].tolist()[3:] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("links", "base", "message"),
     [
