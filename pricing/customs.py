@@ -288,17 +288,7 @@ def _keep(office: Office, request: Request, reply: Reply, answer: Answer, visit:
         office.store.record_visit(office.name, request.url, at, "unchanged")
         return
     made = answer.document
-    document = office.store.add_document(
-        office.name,
-        made.sha256,
-        url=request.url,
-        retrieved_at=made.retrieved_at,
-        size=made.size,
-        http_status=made.http_status,
-        content_type=made.content_type,
-        etag=made.etag,
-        last_modified=made.last_modified,
-    )
+    document = office.store.add_document(office.name, made.sha256, url=request.url, **made.received())
     try:
         if reply.kind == "empty":
             declared = Declared(frame([]), request.scope)

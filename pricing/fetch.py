@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qsl, urldefrag, urlencode, urljoin, urlsplit, urlunsplit
 
 import requests
@@ -52,6 +53,17 @@ class Document:
     etag: str
     last_modified: str
     size: int
+
+    def received(self) -> dict[str, Any]:
+        """Return what the store keeps of the answer beside its hash and address."""
+        return {
+            "retrieved_at": self.retrieved_at,
+            "size": self.size,
+            "http_status": self.http_status,
+            "content_type": self.content_type,
+            "etag": self.etag,
+            "last_modified": self.last_modified,
+        }
 
 
 @dataclass(frozen=True)

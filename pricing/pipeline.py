@@ -331,17 +331,7 @@ def _keep(ws: Workspace, name: str, source: Source, before: Mapping[str, str], a
         made = answer.document
         sha256, raw = made.sha256, answer.raw
         seen = {"etag": made.etag, "last_modified": made.last_modified, "sha256": sha256}
-        ws.store.add_document(
-            name,
-            sha256,
-            url=made.url,
-            retrieved_at=made.retrieved_at,
-            size=made.size,
-            http_status=made.http_status,
-            content_type=made.content_type,
-            etag=made.etag,
-            last_modified=made.last_modified,
-        )
+        ws.store.add_document(name, sha256, url=made.url, **made.received())
     outcome = _read(ws, name, source, sha256, raw, at, address)
     # Validators are kept only now: a kill before this line means the document is asked for again.
     kept = seen if outcome.ok else {}

@@ -49,10 +49,10 @@ class Indicator:
     frames : mapping of leg to DataFrame, by month
         ``value``, ``low``, ``high`` [USD/t], ``month_value`` (of the month alone), ``rule`` (why there
         is no value; empty where there is one), ``months``, ``cells``, ``partners`` and ``tonnes`` in
-        the window, ``traded`` (USD in all months of the window, nothing excluded), ``kept_value`` and
-        ``kept_tonnes`` (shares that the exclusions left), ``largest`` (largest cell's share of the
-        tonnes), ``hhi`` (concentration of partners, 0 to 10,000), ``china_share``, ``reported`` (share
-        of last year's value whose reporters are in), ``break``, ``counted`` (the months that the figure sums).
+        the window, ``traded`` (USD in all months of the window, nothing excluded), ``kept_value`` (share
+        of it that the exclusions left), ``largest`` (largest cell's share of the tonnes), ``hhi``
+        (concentration of partners, 0 to 10,000), ``china_share``, ``reported`` (share of last year's
+        value whose reporters are in), ``break``, ``counted`` (the months that the figure sums).
     gap : DataFrame, by month
         ``gap`` (CN over XCN less one), ``low``, ``high``: where both legs have a value.
     cells : DataFrame
@@ -536,16 +536,12 @@ def _leg(rows: _Rows, leg: str, breaks: Flags, spoke: Flags, read: Flags, floor:
     in_window = partner_mass.sum(axis=1)
     china = _windowed(fine.by(fine.tonnes * fine.china), lags).sum(axis=1)
     whole = np.ones_like(lags)
-    traded, weighed, kept_usd, kept_tonnes = (
-        _windowed(of.by(c), whole)[:, 0]
-        for of, c in ((rows, rows.usd), (rows, rows.tonnes), (fine, fine.usd), (fine, fine.tonnes))
-    )
+    traded, kept = (_windowed(of.by(of.usd), whole)[:, 0] for of in (rows, fine))
     seen = rows.by(np.ones(len(rows.month)))[:, 0] > 0
     unrated = seen & (rows.by((~rows.unrated).astype("float64"))[:, 0] == 0)
-    counted = [
-        " ".join(months_of[t - lag] for lag in range(lags.shape[1] - 1, -1, -1) if lags[t, lag])
-        for t, months_of in zip(range(len(lags)), [rows.months.tolist()] * len(lags), strict=True)
-    ]
+    name = rows.months.tolist()
+    back = range(lags.shape[1] - 1, -1, -1)
+    counted = [" ".join(name[t - lag] for lag in back if lags[t, lag]) for t in range(len(name))]
     months = lags.sum(axis=1)
     rule = np.select(
         [
@@ -569,8 +565,7 @@ def _leg(rows: _Rows, leg: str, breaks: Flags, spoke: Flags, read: Flags, floor:
             "partners": (partner_mass > 0).sum(axis=1),
             "tonnes": in_window,
             "traded": traded,
-            "kept_value": _over(kept_usd, traded),
-            "kept_tonnes": _over(kept_tonnes, weighed),
+            "kept_value": _over(kept, traded),
             "largest": largest,
             "hhi": _over((partner_mass**2).sum(axis=1), in_window**2) * 10_000,
             "china_share": _over(china, in_window),

@@ -17,7 +17,7 @@ from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
 from pricing.figures import FREQUENCIES, MarketPrices
 from pricing.published import Row
-from pricing.reference import Floats, Prices, influence
+from pricing.reference import Prices, influence
 from pricing.releases import canonical
 
 
@@ -102,7 +102,7 @@ class _Records:
             self._fx_period, self._status = q.fx_period.to_numpy(), q.status.to_numpy()
             is_closed = np.array([s.id in q.closed for s in q.series] + [False])
             largest, origin = influence(self._made)
-            self._influence = list(zip(_numbers_of(largest), origin.tolist(), strict=True))
+            self._influence = list(zip(form.numbers(pd.Series(largest)), origin.tolist(), strict=True))
             self._closed: list[bool] = np.logical_or.reduce(is_closed[self._made.chosen], axis=1).tolist()
 
     def _heads(self, edition: Edition, made: Prices) -> list[dict[str, Any]]:
@@ -274,10 +274,6 @@ def determination_type(tiers: Mapping[str, float], contributors: int, priced: bo
     if tiers.get("transaction", 0.0) >= 0.5:
         return "transaction-based"
     return "interpolated or extrapolated" if tiers.get("model", 0.0) >= 0.5 else "assessed"
-
-
-def _numbers_of(values: Floats) -> list[float | None]:
-    return [None if v != v else v for v in values.tolist()]
 
 
 def market_sources(edition: Edition, market: MarketPrices) -> set[str]:
