@@ -56,22 +56,29 @@ def _gap_files(
     zones = {z: figures.prices[m] for z in ("CN", "XCN", "WLD") if (m := f"{key}/{z}") in figures.prices}
     pair = [figures.prices[gap.china], figures.prices[gap.other]]
     sources = sorted(set().union(*(market_sources(edition, market) for market in zones.values())))
+    price_unit = pair[0].market.unit  # of both sides: else there is no gap
     history = {}
     for frequency, frame in gap.frames.items():
         history[frequency] = form.history(f"/v1/gaps/{key}", frequency, frame.index)
         for year, positions in form.years(frame.index):
             meta = {"id": f"{key}/{frequency}/{year}", **edition.part_meta(sources)}
             name, part = f"gaps/{key}/{frequency}/{year}.json", frame.iloc[positions.start : positions.stop]
-            prints[name] = _fingerprint([meta, gap.china, gap.other], part)
+            prints[name] = _fingerprint([meta, gap.china, gap.other, price_unit], part)
             files[name] = kept(name, prints[name]) or canonical(
-                {"meta": meta, **_sides(gap), "frequency": frequency, "year": year, "values": _gap_values(part)}
+                {
+                    "meta": meta,
+                    **_sides(gap, price_unit),
+                    "frequency": frequency,
+                    "year": year,
+                    "values": _gap_values(part),
+                }
             )
     latest = form.aged(edition, _latest(gap), pair)
     values = {f: _gap_values(frame.iloc[-RECENT[f] :]) for f, frame in gap.frames.items()}
     files[f"gaps/{key}.json"] = canonical(
         {
             "meta": edition.meta(f"gaps/{key}", sources),
-            **_sides(gap),
+            **_sides(gap, price_unit),
             "reading": READING,
             "withheld": gap.withheld or None,
             "exchange_rate": _exchange_rate(edition, zones.values()),
@@ -85,6 +92,7 @@ def _gap_files(
     )
     line = {"id": key, "china": gap.china, "other": gap.other, "unit": UNIT, "frequencies": list(gap.frames)}
     return line | {
+        "price_unit": price_unit,
         "latest": latest,
         "withheld": gap.withheld or None,
         "sources": sources,
@@ -92,8 +100,8 @@ def _gap_files(
     }
 
 
-def _sides(gap: Gap) -> dict[str, Any]:
-    return {"gap": {"china": gap.china, "other": gap.other, "unit": UNIT}}
+def _sides(gap: Gap, price_unit: str) -> dict[str, Any]:
+    return {"gap": {"china": gap.china, "other": gap.other, "unit": UNIT, "price_unit": price_unit}}
 
 
 def _latest(gap: Gap) -> dict[str, Any] | None:

@@ -127,6 +127,7 @@ def _gaps(snapshot: Snapshot) -> list[dict[str, str]]:
             "gap": change((entry.get("latest") or {}).get("value")),
             "china": number((entry.get("latest") or {}).get("china"), 2),
             "other": number((entry.get("latest") or {}).get("other"), 2),
+            "unit": str(entry.get("price_unit") or ""),
             "period": str((entry.get("latest") or {}).get("period") or "")
             + (", stale" if (entry.get("latest") or {}).get("stale") else ""),
         }
