@@ -343,16 +343,45 @@ def determine(quotes: Quotes, bases: Sequence[Mapping[str, Any]], rules: Determi
     adjusted = raw / ratio
     excluded = np.full(raw.shape, "", dtype=object)
     excluded[~np.isnan(raw) & np.isnan(ratio)] = "no-basis"
-    _exclude_on_cross_section(adjusted, excluded, rules.max_spread)
+    weight, _ = combine(adjusted, _tier_weights(quotes.series, chosen, rules), excluded, rules)
     used = ~np.isnan(adjusted) & (excluded == "")
-    weight = np.where(used, _tier_weights(quotes.series, chosen, rules), 0.0)
-    total = weight.sum(axis=1, keepdims=True)
-    weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
-    weight = capped_rows(weight, rules.max_weight)
     frame = _grade(quotes, adjusted, used, ages, chosen, weight, rules)
     if quotes.frequency == "daily":
         frame = _carried(frame, rules.carry_days)
     return Prices(quotes, frame, origins, chosen, ages, adjusted, ratio, weight, excluded)
+
+
+def combine(
+    adjusted: Floats, tier_weight: Floats, excluded: npt.NDArray[np.object_], rules: Determination
+) -> tuple[Floats, Floats]:
+    """Exclude on the cross-section, weigh and cap, and take the weighted median of each row.
+
+    Parameters
+    ----------
+    adjusted : float array, (t, m) [USD/t]
+        After the basis was taken out. NaN where an origin is absent.
+    tier_weight : float array, (t, m)
+    excluded : object array, (t, m)
+        Rules that exclude already, empty text elsewhere; those of the cross-section are written into it.
+
+    Returns
+    -------
+    weight : float array, (t, m)
+        Share in the median; 0 for an excluded origin.
+    price : float array, (t,) [USD/t]
+        NaN where nobody is left, or those who are left lie further apart than ``rules.widest``.
+    """
+    _exclude_on_cross_section(adjusted, excluded, rules.max_spread)
+    used = ~np.isnan(adjusted) & (excluded == "")
+    weight = np.where(used, tier_weight, 0.0)
+    total = weight.sum(axis=1, keepdims=True)
+    weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    weight = capped_rows(weight, rules.max_weight)
+    values = np.where(used, adjusted, np.nan)
+    low, high = np.where(used, adjusted, np.inf).min(axis=1), np.where(used, adjusted, -np.inf).max(axis=1)
+    with np.errstate(invalid="ignore"):
+        dispersed = high / low - 1 > rules.widest
+    return weight, np.where(dispersed, np.nan, weighted_median(values, weight))
 
 
 def _carried(frame: pd.DataFrame, days: int) -> pd.DataFrame:
