@@ -66,8 +66,22 @@ def _cron(expression: str) -> str:
     return expression
 
 
+def _cut_off(given: str) -> str:
+    if given:
+        clock, _, zone = given.partition(" ")
+        try:
+            read = dt.time.fromisoformat(clock)
+        except ValueError as error:
+            raise ValueError(f"a time and a time zone, such as '16:00 Europe/London'; got {given!r}") from error
+        if read.tzinfo is not None:
+            raise ValueError(f"the time zone by name, such as '16:00 Europe/London'; got {given!r}")
+        _time_zone(zone)
+    return given
+
+
 TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
 CronExpression = Annotated[str, AfterValidator(_cron)]
+CutOff = Annotated[str, AfterValidator(_cut_off)]
 
 
 class Settings(BaseModel):
@@ -140,6 +154,10 @@ class Series(Settings):
     )
     quarantined: str = Field(default="", description="why the series may not enter a determination yet")
     expect: tuple[str, ...] = Field(default=(), description="text that the publisher's own unit cell must show")
+    cut_off: CutOff = Field(
+        default="",
+        description="'16:00 Europe/London': what is learnt later enters the next determination; empty: the release",
+    )
     since: str = Field(
         default="",
         pattern=r"^(\d{4}(-\d{2}(-\d{2})?)?)?$",
@@ -164,9 +182,22 @@ class Series(Settings):
     def _complete(self) -> Series:
         if self.kind == "price" and self.mineral and not (self.stage and self.zone):
             raise ValueError("a price of a mineral names its stage and its zone")
+        if self.cut_off and self.kind not in ("price", "fx"):
+            raise ValueError(f"a {self.kind} series has no cut-off: that is for prices and exchange rates")
         if self.kind == "fx" and not self.currency_of:
             raise ValueError("an exchange rate names currency_of, such as 'CNY'")
         return self
+
+    def last_cut_off(self, before: dt.datetime) -> dt.datetime:
+        """Return the last cut-off by an instant (UTC); the instant itself where the series has none."""
+        if not self.cut_off:
+            return before
+        clock, _, zone = self.cut_off.partition(" ")
+        local = before.astimezone(ZoneInfo(zone))
+        cut = dt.datetime.combine(local.date(), dt.time.fromisoformat(clock), tzinfo=ZoneInfo(zone))
+        if cut > local:
+            cut = dt.datetime.combine(local.date() - dt.timedelta(days=1), cut.time(), tzinfo=ZoneInfo(zone))
+        return cut.astimezone(dt.UTC)
 
     def reads(self, file_name: str) -> bool:
         """Tell whether a document of this file name carries the series (case does not matter)."""
@@ -430,6 +461,9 @@ class Market(Settings):
     stage: Stage
     zone: Zone
     title: str = ""
+    linked: str = Field(
+        default="", description="market whose price, times the usual ratio, stands in for a missing one"
+    )
     element: str = Field(default="", description="chemical symbol of the priced element")
     per: Literal["contained", "product"] = Field(description="USD per tonne of contained element, or of product")
     anchor: Slug | None = Field(default=None, description="the origin whose level the others are brought to")
@@ -466,6 +500,9 @@ class Determination(Settings):
     )
     widest: float = Field(gt=0, description="no price when the remaining origins lie further apart than this share")
     stale_days: dict[Frequency, int] = Field(description="how many days a quotation of that frequency stays usable")
+    relaxed_days: dict[Frequency, int] = Field(
+        description="how old it may be where nobody quoted the period itself: such a price is an estimate, of grade C"
+    )
     tier_weights: dict[Tier, float] = Field(description="weight of an origin in the median by its best tier")
     max_weight: float = Field(gt=0, le=1, description="most that one origin may weigh, where others share the rest")
     carry_days: int = Field(ge=0, le=31, description="days that a last price is shown, carried; it enters no figure")
@@ -474,10 +511,11 @@ class Determination(Settings):
     grades: dict[Literal["A", "B", "C"], int] = Field(description="fewest independent origins for a grade")
     month_share: float = Field(gt=0, le=1, description="share of the month's quoted days that a mean of days needs")
 
-    @field_validator("stale_days", "tier_weights", "grades")
+    @field_validator("stale_days", "relaxed_days", "tier_weights", "grades")
     @classmethod
     def _complete(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        keys = {"stale_days": Frequency, "tier_weights": Tier, "grades": Literal["A", "B", "C"]}[str(info.field_name)]
+        tables = {"tier_weights": Tier, "grades": Literal["A", "B", "C"]}
+        keys = tables.get(str(info.field_name), Frequency)
         return _with_every(get_args(keys), given, f"determination.{info.field_name}")
 
 
@@ -487,6 +525,49 @@ def _with_every(keys: Iterable[str], given: dict[str, Any], where: str) -> dict[
     if absent:
         raise ValueError(f"missing, and has no default: {', '.join(absent)}")
     return given
+
+
+class Fallback(Settings):
+    """What stands in where nobody quoted a period, nor shortly before (``determination.relaxed_days``).
+
+    The price of a linked market at the usual ratio; then a last price is carried, for
+    ``determination.carry_days``; then there is none.
+    """
+
+    window: dict[Literal["daily", "ten-day", "monthly"], int] = Field(
+        description="periods before, over which the usual ratio to the linked market is taken"
+    )
+    limit: dict[Literal["daily", "ten-day", "monthly"], int] = Field(
+        description="most periods in a row that may rest on a linked market"
+    )
+
+    @field_validator("window", "limit")
+    @classmethod
+    def _complete(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if low := [k for k, n in given.items() if n < 0]:
+            raise ValueError(f"a number of periods below 0: {', '.join(low)}")
+        return _with_every(("daily", "ten-day", "monthly"), given, f"fallback.{info.field_name}")
+
+
+class Control(Settings):
+    """A state's restriction of the trade in a mineral: while it is open, prices on its two sides part."""
+
+    mineral: Slug
+    zone: Zone = Field(description="zone of the state that restricts")
+    since: dt.date
+    until: dt.date | None = Field(default=None, description="last day; absent: still open")
+    measure: Sentence
+    source: Sentence
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Control:
+        if self.until is not None and self.until < self.since:
+            raise ValueError(f"until {self.until} is before since {self.since}")
+        return self
+
+    def open_in(self, first: dt.date, last: dt.date) -> bool:
+        """Tell whether it was open on any day of a span."""
+        return self.since <= last and (self.until is None or first <= self.until)
 
 
 class Basis(Settings):
@@ -644,6 +725,8 @@ class Methodology(Settings):
     comments: tuple[Comment, ...] = Field(default=(), description="what was received, with the answers")
     text: str = ""
     determination: Determination
+    fallback: Fallback
+    controls: tuple[Control, ...] = Field(default=(), description="trade controls, by mineral and zone")
     basis: Basis
     markets: tuple[Market, ...]
     baskets: dict[Slug, Basket]
@@ -694,10 +777,22 @@ class Methodology(Settings):
             for c in basket.constituents
             if c.key not in known
         ]
-        unknown += self._wrong_rebates() + self._wrong_spreads()
+        unknown += self._wrong_rebates() + self._wrong_spreads() + self._wrong_links()
         if unknown:
             raise ValueError("; ".join(unknown))
         return self
+
+    def _wrong_links(self) -> list[str]:
+        markets, out = {m.key: m for m in self.markets}, []
+        for one in (m for m in self.markets if m.linked):
+            other = markets.get(one.linked)
+            if other is None or other is one:
+                out.append(f"markets {one.key}: linked: no other market {one.linked}")
+            elif (other.mineral, other.unit) != (one.mineral, one.unit):
+                out.append(f"markets {one.key}: linked: {one.linked} is not the same mineral in the same unit")
+            elif other.linked:
+                out.append(f"markets {one.key}: linked: {one.linked} is linked itself: links have one step")
+        return out
 
     def _wrong_rebates(self) -> list[str]:
         known, seen, out = {(m.mineral, m.stage) for m in self.markets}, set(), []

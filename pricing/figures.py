@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pricing import reference, trade, units
+from pricing import fallback, reference, trade, units
 from pricing.config import Audience, Basket, Market, Methodology, Operation, Series
 from pricing.errors import ConfigError, MethodError, UnitError
 from pricing.imports import ImportIndex, import_index
@@ -98,6 +98,16 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Late:
+    """What was learnt (or learnt to be withdrawn) after the cut-off of its series: it enters the next determination."""
+
+    series: str
+    period: str
+    learnt_at: str
+    cut_off: str
+
+
+@dataclass(frozen=True)
 class Figures:
     """Everything that one release says in numbers."""
 
@@ -110,6 +120,7 @@ class Figures:
     imports: dict[str, list[ImportIndex]] = field(default_factory=dict)
     partners: dict[str, dict[str, str]] = field(default_factory=dict)
     """Names of partners, by origin."""
+    late: tuple[Late, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     """Series that could not be converted, with the reason: said in the release, never silent."""
 
@@ -247,6 +258,12 @@ def all_quotes(
             found = quotes(market, frequency, series, by_series, rates, audience.closed, left_out)
             if found is not None:
                 out[market.key, frequency] = found
+    for zone in {m.zone for m in methodology.markets}:
+        for frequency in FREQUENCIES:
+            beside = {k: q for k, q in out.items() if k[1] == frequency and q.market.zone == zone}
+            calendar = fallback.market_periods(q.usd_per_t for q in beside.values())
+            limit = methodology.fallback.limit[frequency]  # type: ignore[index]
+            out |= {k: fallback.with_silent_periods(q, calendar, limit) for k, q in beside.items()}
     return out, left_out
 
 

@@ -592,14 +592,14 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     if ws.store.kind != "replayed":  # what was released when is deemed there, and proves no notice
         notice.check(announced, ws.methodology, day)
     eligible = figures.eligible(ws.operation, audience)
-    observed = ws.store.observations(as_of=at)
-    observed = observed[observed["series"].isin(list(eligible.series))]
+    observed, late = _observed(ws, eligible, at)
     declared = {name: cells.known(ws.store, name, at) for name in sorted(eligible.customs)}
     if observed.empty and all(known.empty for known in declared.values()):
         raise ReleaseError(
             f"nothing is known at {iso(at)} that a {audience} release may use: collect or backfill first"
         )
     made, bases = _figures(ws, eligible, observed, declared, ws.store.bases(audience, at), at)
+    made = replace(made, late=late)
     _note_left_out(ws, made.left_out, at)
     _note_records(ws, made.records, at)
     edition = documents.Edition(
@@ -689,6 +689,29 @@ def _adopt(ws: Workspace, audience: Audience, made: releases.Release) -> None:
     )
     vintage = dt.datetime.fromisoformat(made.manifest["vintage"])
     ws.store.record_release(audience, made.number, vintage, vintage, made.manifest_sha256)
+
+
+def _observed(
+    ws: Workspace, eligible: figures.Eligible, at: dt.datetime
+) -> tuple[pd.DataFrame, tuple[figures.Late, ...]]:
+    """Return what a release at an instant may use, and what was learnt after the cut-off of its series."""
+    known = ws.store.observations(eligible.series, as_of=at)
+    cuts: dict[dt.datetime, list[str]] = {}
+    for name, one in eligible.series.items():
+        if one.cut_off:
+            cuts.setdefault(one.last_cut_off(at), []).append(name)
+    late: list[figures.Late] = []
+    for cut, names in sorted(cuts.items()):
+        of_cut = known["series"].isin(names)
+        now, then = known[of_cut], ws.store.observations(names, as_of=cut)
+        known = pd.concat([known[~of_cut], then], ignore_index=True)
+        told = {*zip(now["series"], now["period"], now["vintage"].tolist(), strict=True)}
+        at_cut = {*zip(then["series"], then["period"], then["vintage"].tolist(), strict=True)}
+        for name, period in sorted({pair[:2] for pair in told ^ at_cut}):  # what was withdrawn since is late too
+            history = ws.store.history(name, period)
+            learnt = history[(history["vintage"] > micros(cut)) & (history["vintage"] <= micros(at))]["vintage"].max()
+            late.append(figures.Late(name, period, iso(instant(int(learnt))), iso(cut)))
+    return (known.sort_values(["series", "period"], ignore_index=True) if cuts else known), tuple(late)
 
 
 def _figures(

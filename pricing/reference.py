@@ -19,6 +19,9 @@ from pricing.config import Basis, Determination, Market, Series
 
 Floats = npt.NDArray[np.float64]
 
+OBSERVED = frozenset(
+    ("determined", "official", "single-source", "transaction-based", "assessed", "mean-of-days", "mean-of-ten-days")
+)  # types of a price that rests on quotations of the period itself
 OUT_STATUSES = ("voided", "suspended", "limit")  # statuses of a quotation that stay out of determinations
 SLIP_TOLERANCE = 0.04
 LEAST_FREEDOM = 10  # degrees of freedom below which the dispersion of origins is not known

@@ -16,12 +16,9 @@ import pandas as pd
 
 from pricing import units
 from pricing.config import Market, Methodology, Rebate, Tier
-from pricing.reference import Prices
+from pricing.reference import OBSERVED, Prices
 
 FREQUENCIES = ("monthly", "ten-day", "daily")
-OBSERVED = frozenset(
-    ("determined", "official", "single-source", "transaction-based", "assessed", "mean-of-days", "mean-of-ten-days")
-)  # types of a determination that rest on quotations of the period itself
 UNTAXED = "the leading contributor in China quotes without tax"
 MIXED = "contributors with and without tax led on different days"
 

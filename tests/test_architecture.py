@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
     "errors", "config", "quality", "declarations", "units", "archive", "fetch", "store", "cells", "sources", "customs",
-    "reference", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "twins", "figures", "anomalies", "notice", "keys", "releases", "published", "documents",
+    "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining",
+    "aggregation", "imputation", "replica", "imports", "index", "twins", "figures", "anomalies", "notice", "keys",
+    "releases", "published", "documents",
     "pipeline", "clauses", "report", "schedule",
 ]  # fmt: skip
 OUTSIDE = {
@@ -25,9 +26,9 @@ OUTSIDE = {
     "sqlite3", "sqlite_utils", "flask", "werkzeug", "granian", "email", "structlog", "subprocess",
 }  # fmt: skip
 PURE = (
-    "chemistry", "units", "quality", "declarations", "reference", "trade", "panels", "formulas", "multilateral",
-    "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "anomalies", "notice",
-    "figures",
+    "chemistry", "units", "quality", "declarations", "slips", "reference", "fallback", "spreads", "trade", "panels",
+    "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins",
+    "anomalies", "notice", "figures",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ which nothing changed is the same file in every release.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pricing.config import Series
@@ -58,7 +58,7 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
     prints: dict[str, str] = {}
     price_list, index_list = [], []
     for key, market in figures.prices.items():
-        price_list.append(market_files(edition, key, market, kept, files, prints))
+        price_list.append(market_files(edition, key, market, kept, files, prints, figures.late))
     for name, basket in figures.baskets.items():
         rule = edition.methodology.baskets[name]
         index_list.append(index_files(edition, name, rule, basket, figures, kept, files, prints))
@@ -76,6 +76,7 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
         {
             "meta": edition.meta("prices", form.all_sources(price_list)),
             "prices": price_list,
+            "late": [asdict(one) for one in figures.late],
             "unpriced": [m.key for m in edition.methodology.markets if m.key not in figures.prices],
         }
     )

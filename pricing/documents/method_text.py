@@ -15,13 +15,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pricing.config import CONSULTATION, Basis, Basket, Determination, ImportBasket, Methodology, Trade
+from pricing.config import CONSULTATION, Basis, Basket, Determination, Fallback, ImportBasket, Methodology, Trade
 
 Block = dict[str, Any]
 """``heading``; ``level``, 2 or below; ``sentences``; ``tables``, each of ``columns`` and ``rows``, all text."""
 
 _HEADINGS = {
     "determination": "How a reference price is determined",
+    "fallback": "Where nobody quoted",
+    "controls": "Trade controls",
     "basis": "Lasting differences between origins",
     "markets": "Markets",
     "baskets": "Indices",
@@ -40,12 +42,19 @@ _SENTENCES: dict[type[BaseModel], dict[str, str]] = {
         "max_spread": "An origin further than {share} from the median of the others is excluded.",
         "widest": "Where the origins that are left lie more than {share} apart, there is no price.",
         "stale_days": "Beyond its own period a quotation stays usable for a number of days: {listed}.",
+        "relaxed_days": "Where nobody quoted a period itself, older quotations still make an estimate, of grade C, "
+        "by how often their origin quotes: {listed} days.",
         "tier_weights": "An origin weighs by the best tier of its quotations: {listed}.",
         "max_weight": "No origin weighs more than {share} where others share the rest.",
         "interval": "The interval of a price is to cover it in {number} of 100 periods.",
         "interval_periods": "It rests on how far origins lay apart in {number} periods.",
         "grades": "Independent origins with a quotation of the period itself that a grade needs: {listed}.",
         "month_share": "A month is the mean of its days where {share} of the days on which it is quoted have a price.",
+    },
+    Fallback: {
+        "window": "Where nobody quoted, a market's price is that of its linked market at the median ratio of so many "
+        "periods before, as an estimate of grade C, never while a trade control is open on either side: {listed}.",
+        "limit": "No more periods in a row rest on a linked market than {listed}.",
     },
     Basis: {
         "review_month": "The ratio of each origin to its market's anchor is estimated each {month}, and then held.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,25 @@ from pricing import units
 from pricing.config import Market
 from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
-from pricing.figures import FREQUENCIES, MarketPrices
+from pricing.figures import FREQUENCIES, Late, MarketPrices
 from pricing.published import Row
 from pricing.reference import Prices, influence
 from pricing.releases import canonical
 
 
 def market_files(
-    edition: Edition, key: str, market: MarketPrices, kept: Kept, files: dict[str, bytes], prints: dict[str, str]
+    edition: Edition,
+    key: str,
+    market: MarketPrices,
+    kept: Kept,
+    files: dict[str, bytes],
+    prints: dict[str, str],
+    late: Iterable[Late] = (),
 ) -> dict[str, Any]:
-    """Write the documents of one market; return its line in the list of prices."""
+    """Write the documents of one market; return its line in the list of prices.
+
+    ``late``: what came after the cut-off of its series, of all markets.
+    """
     sources = sorted(market_sources(edition, market))
     history: dict[str, list[dict[str, str]]] = {}
     recent: dict[str, list[dict[str, Any]]] = {}
@@ -53,6 +63,7 @@ def market_files(
             "meta": edition.meta(key, sources),
             "market": _market_facts(market.market),
             "contributors": _contributors(edition, market),
+            "late": [asdict(one) for one in late if one.series in _quoting(market)],
             "latest": latest,
             "values": recent,
             "history": history,
@@ -67,6 +78,10 @@ def market_files(
         "sources": sources,
         "href": f"/v1/prices/{key}",
     }
+
+
+def _quoting(market: MarketPrices) -> set[str]:
+    return {s.id for made in map(market.made, FREQUENCIES) if made is not None for s in made.quotes.series}
 
 
 _INTERVAL = ("interval_low", "interval_high")

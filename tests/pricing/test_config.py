@@ -86,12 +86,23 @@ ten-day = 0
 monthly = 0
 annual = 0
 
+[determination.relaxed_days]
+daily = 0
+weekly = 13
+ten-day = 0
+monthly = 0
+annual = 0
+
 [determination.tier_weights]
 transaction = 1.0
 committed = 0.9
 official = 0.8
 assessment = 0.7
 model = 0.3
+
+[fallback]
+window = { daily = 60, ten-day = 18, monthly = 12 }
+limit = { daily = 10, ten-day = 3, monthly = 2 }
 
 [basis]
 review_month = 1
@@ -311,7 +322,11 @@ def test_a_series_is_read_from_the_files_that_its_glob_names(glob, name, read):
 
 DOCUMENTS = {"operation": tomllib.loads(OPERATION), "method": tomllib.loads(METHOD)}
 AUTHORS_NAMES = {("sources",), ("baskets",)}  # keys that whoever writes the file chooses
-TABLES = {("determination", t) for t in ("stale_days", "grades", "tier_weights")} | {("basis", "min_common")}
+TABLES = {("determination", t) for t in ("stale_days", "relaxed_days", "grades", "tier_weights")} | {
+    ("basis", "min_common"),
+    ("fallback", "window"),
+    ("fallback", "limit"),
+}
 # Keys whose absence is told of the table that needs them, not of themselves, or is no mistake.
 NEEDED_TOGETHER = {
     ("sources", "bank", "url"): "sources.bank: a scheduled source needs a url",

@@ -21,6 +21,7 @@ RULES = {
     "interval_periods": 250,
     "widest": 0.3,
     "stale_days": {"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
+    "relaxed_days": {"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},
     "tier_weights": {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3},
     "grades": {"A": 3, "B": 2, "C": 1},
     "month_share": 0.5,
@@ -48,6 +49,10 @@ def method(constituents=("copper", "tin"), basket=None, **parts) -> Methodology:
             "effective": "2026-11-23",
             "notice_days": 28,
             "determination": RULES,
+            "fallback": {
+                "window": {"daily": 60, "ten-day": 18, "monthly": 12},
+                "limit": {"daily": 10, "ten-day": 3, "monthly": 2},
+            },
             "basis": {
                 "review_month": 1,
                 "window_months": 12,

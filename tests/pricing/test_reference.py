@@ -33,6 +33,7 @@ RULES = Determination(
     interval_periods=250,
     widest=0.30,
     stale_days={"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
+    relaxed_days={"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},
     tier_weights=TIERS,
     grades={"A": 3, "B": 2, "C": 1},
     month_share=0.5,
@@ -47,6 +48,10 @@ METHOD = Methodology.model_validate(
         "effective": "2026-11-23",
         "notice_days": 28,
         "determination": RULES.model_dump(),
+        "fallback": {
+            "window": {"daily": 60, "ten-day": 18, "monthly": 12},
+            "limit": {"daily": 10, "ten-day": 3, "monthly": 2},
+        },
         "basis": {
             "review_month": 1,
             "window_months": 3,
