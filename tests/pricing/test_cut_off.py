@@ -61,7 +61,7 @@ def test_a_figure_at_the_cut_off_enters_and_one_a_second_later_waits_for_the_nex
         named = [s.model_copy(update={"cut_off": "12:00 Europe/London"}) for s in alpha.series]
         world.set_source("alpha", series=tuple(named))
         world.now = NOW[1] - dt.timedelta(hours=2)
-        world.collect()  # at the cut-off of that day, to the second
+        world.collect("alpha", "beta", "output")  # at the cut-off of that day, to the second
         world.now = NOW[1]
         first = world.release()
         assert document(first, "prices.json")["late"] == []
