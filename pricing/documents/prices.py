@@ -16,6 +16,7 @@ from pricing import units
 from pricing.config import Market
 from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
+from pricing.fallback import COLUMNS as LINKED
 from pricing.figures import FREQUENCIES, Late, MarketPrices
 from pricing.published import Row
 from pricing.reference import Prices, influence
@@ -102,6 +103,7 @@ class _Records:
         self._numbers = {c: form.numbers(self._frame[c]) for c in columns}
         self._words = {c: self._frame[c].tolist() for c in ("status", "type", "grade", "origins")}
         self._extra = {c: form.numbers(self._frame[c]) for c in ("days", "weekdays") if c in self._frame}
+        self._links = {c: form.numbers(self._frame[c]) for c in LINKED if c in self._frame}
         self._carried = _carried_of(self._frame)
         self._priced: dict[str, int] = {}
         if frequency == "monthly" and market.daily is not None:
@@ -178,11 +180,21 @@ class _Records:
             out["not_from_days"] = self._days_priced(self._periods[t])
         out["tiers"] = tiers = _tiers(out["contributors"])
         out["determination_type"] = determination_type(tiers, len(out["contributors"]), out["unrounded"] is not None)
+        if out["type"] == "spread":
+            out["determination_type"], out["linked"] = "spread-based", self._linked_to(t)
+        elif out["carried"] is not None:
+            out["determination_type"] = "carried"
         if self._closed[self._at[t]]:
             out["influence"] = out["carried"] = None
             # With the open values and the price, a closed one could be solved for.
             out["range"] = out["spread"] = None
         return out
+
+    def _linked_to(self, t: int) -> dict[str, Any]:
+        """The linked market's price and the ratio that made an estimate."""
+        price, ratio, common = (self._links[c][t] for c in ("linked_price", "linked_ratio", "linked_common"))
+        market = self._market.market.linked
+        return {"market": market, "price": price, "ratio": ratio, "common": int(common or 0)}
 
     def _days_priced(self, month: str) -> dict[str, Any] | None:
         """How many days of a month have a price, where they are too few or others' to make its mean."""
@@ -249,7 +261,7 @@ class _Records:
         if self._priced:
             parts += [[self._days_priced(p) for p in self._periods[rows]]]
         parts += [words[rows] for words in self._words.values()]
-        parts += [numbers[rows] for numbers in (*self._numbers.values(), *self._extra.values())]
+        parts += [numbers[rows] for numbers in (*self._numbers.values(), *self._extra.values(), *self._links.values())]
         digest = hashlib.sha256(orjson.dumps(parts))
         at = [a for a in self._at[rows] if a >= 0]
         if self._made is not None and at:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Status = Literal["normal", "missing", "dispersed", "suspended", "confidential"]
+Status = Literal["normal", "estimated", "missing", "dispersed", "suspended", "held", "confidential"]
 Share = Field(ge=0, le=1)
 
 
@@ -74,6 +74,15 @@ class Carried(_Record):
     since: str = Field(alias="from")
 
 
+class Linked(_Record):
+    """The linked market's price of the period, and the usual ratio to it, over so many common periods before."""
+
+    market: str
+    price: float
+    ratio: float
+    common: int
+
+
 class DaysPriced(_Record):
     """Days of a month that have a price, where a mean of days could not stand for it."""
 
@@ -108,7 +117,10 @@ class Determination(Figure):
     excluded: list[Excluded]
     tiers: dict[str, float]
     not_from_days: DaysPriced | None = None
-    determination_type: Literal["transaction-based", "assessed", "official", "interpolated or extrapolated", "none"]
+    linked: Linked | None = None
+    determination_type: Literal[
+        "transaction-based", "assessed", "official", "spread-based", "interpolated or extrapolated", "carried", "none"
+    ]
 
 
 class MeanOfDays(Figure):
