@@ -7,6 +7,8 @@ the next.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,54 +29,86 @@ SLIPS = {
 LEAST = 8.0  # factor below which a move of a market's own is a market's
 ENOUGH = 3  # quotations on one level, without which nothing is said: the first may be the wrong one
 LOOSE = 0.25  # the market may have moved as well, from one quotation to the next
+_LARGE = np.array([factor for factor in SLIPS if factor > LEAST])
 
 
 def slip(ratio: float, tolerance: float = TOLERANCE, least: float = 1.0) -> str:
     """Name the slip of units that a ratio looks like; empty text where it looks like none."""
     size = ratio if ratio >= 1 else 1 / ratio
-    near = [(abs(size / factor - 1), what) for factor, what in SLIPS.items() if factor >= least]
-    distance, what = min(near)
+    distance, what = min((abs(size / factor - 1), what) for factor, what in SLIPS.items() if factor >= least)
     return what if distance <= tolerance else ""
 
 
-def beside_own_past(adjusted: Floats, settled: npt.NDArray[np.bool_] | None = None) -> dict[tuple[int, int], str]:
+class Past(NamedTuple):
+    """What each origin quoted last that was not held back, and how many quotations stood on that level before.
+
+    Arrays of one shape, such as market × origin, or market × period × origin: the past after each period.
+    """
+
+    last: Floats
+    standing: npt.NDArray[np.int64]
+
+
+def beside_own_past(
+    adjusted: Floats, before: Past | None = None, settled: npt.NDArray[np.bool_] | None = None
+) -> tuple[Floats, Past]:
     """Find quotations that lie a slip of the unit away from what their origin quoted before, unconfirmed.
 
-    Confirmed is what another origin of the period agrees with, within ``LOOSE``, and is no candidate itself beside a
-    past of its own. Candidates do not become past, so a slip that stays is held as long as it stays.
+    Confirmed is what another origin of the period agrees with, within ``LOOSE``, unless that one is a candidate too.
+    What is held does not become past, so a slip that stays is held for as long as it stays.
 
     Parameters
     ----------
-    adjusted : float array, period × origin [USD/t]
+    adjusted : float array, market × period × origin [USD/t]
         NaN where an origin is absent.
-    settled : bool array, period × origin, optional
+    before : Past, market × origin, optional
+        The past at the first period.
+    settled : bool array, market × period × origin, optional
         Quotations that somebody has accepted: not held, and past for those after.
 
     Returns
     -------
-    mapping of (row, column) to the slip it looks like
+    ratio : float array, market × period × origin
+        Quotation over the last one before, where it is held; NaN elsewhere. ``slip(ratio, LOOSE, LEAST)`` names it.
+    past : Past, market × period × origin
+        After each period.
     """
-    found: dict[tuple[int, int], str] = {}
-    for m in range(adjusted.shape[1]):
-        rows = np.flatnonzero(~np.isnan(adjusted[:, m]))
-        values = adjusted[rows, m]
+    markets, periods, origins = adjusted.shape
+    if before is None:
+        before = Past(np.full((markets, origins), np.nan), np.zeros((markets, origins), dtype=np.int64))
+    quoted = ~np.isnan(adjusted)
+    place = np.maximum.accumulate(np.where(quoted, np.arange(periods)[:, None], -1), axis=1)
+    last = np.take_along_axis(adjusted, np.maximum(place, 0), axis=1)
+    last = np.where(place >= 0, last, before.last[:, None])
+    count = before.standing[:, None] + np.cumsum(quoted, axis=1)
+    held = np.full(adjusted.shape, np.nan)
+    previous = np.concatenate([before.last[:, None], last[:, :-1]], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        jumps = (np.abs(np.log(adjusted / previous)) > np.log(LEAST)).any(axis=(1, 2))
+    for k in np.flatnonzero(jumps).tolist():
+        accepted = None if settled is None else settled[k]
+        held[k], (last[k], count[k]) = _walk(adjusted[k], Past(before.last[k], before.standing[k]), accepted)
+    return held, Past(last, count)
+
+
+def _walk(adjusted: Floats, past: Past, settled: npt.NDArray[np.bool_] | None) -> tuple[Floats, Past]:
+    """Go through one market, period × origin, in which something moved so far."""
+    held, lasts = np.full(adjusted.shape, np.nan), np.empty(adjusted.shape)
+    counts = np.empty(adjusted.shape, dtype=np.int64)
+    last, count = past.last.copy(), past.standing.copy()
+    for t, row in enumerate(adjusted):
         with np.errstate(divide="ignore", invalid="ignore"):
-            jumps = np.abs(np.diff(np.log(values))) > np.log(LEAST)
-        if not jumps.any():
-            continue
-        first = int(jumps.argmax()) + 1  # nothing before it moved so far
-        last, count = values[first - 1], first
-        for row, value in zip(rows[first:].tolist(), values[first:].tolist(), strict=True):
-            what = slip(value / last, LOOSE, LEAST) if count >= ENOUGH else ""
-            if what and not (settled is not None and settled[row, m]):
-                found[row, m] = what
-            else:
-                count = 1 if abs(np.log(value / last)) > np.log(LEAST) else count + 1
-                last = value
-    return {at: what for at, what in found.items() if not _confirmed(adjusted, found, *at)}
-
-
-def _confirmed(adjusted: Floats, found: dict[tuple[int, int], str], row: int, column: int) -> bool:
-    others = [m for m in range(adjusted.shape[1]) if m != column and (row, m) not in found]
-    with np.errstate(invalid="ignore"):
-        return bool((np.abs(adjusted[row, others] / adjusted[row, column] - 1) <= LOOSE).any())
+            ratio = row / last
+            size = np.maximum(ratio, 1 / ratio)
+            near = (np.abs(size[:, None] / _LARGE - 1) <= LOOSE).any(axis=1)
+            candidate = near & (count >= ENOUGH)
+            if settled is not None:
+                candidate &= ~settled[t]
+            agree = np.abs(row[None] / row[:, None] - 1) <= LOOSE
+        out = candidate & ~(agree & ~candidate[None]).any(axis=1)
+        held[t, out] = ratio[out]
+        taken = ~np.isnan(row) & ~out
+        count = np.where(taken, np.where(size > LEAST, 1, count + 1), count)
+        last = np.where(taken, row, last)
+        lasts[t], counts[t] = last, count
+    return held, Past(lasts, counts)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pricing.slips import SLIPS, beside_own_past, slip
+from pricing.slips import LEAST, LOOSE, SLIPS, Past, slip
+from pricing.slips import beside_own_past as of_markets
+
+
+def beside_own_past(table, settled=None):
+    """(row, column) of what is held in one market, with the slip that it looks like."""
+    held, _ = of_markets(table[None], settled=None if settled is None else settled[None])
+    return {(t, m): slip(held[0, t, m], LOOSE, LEAST) for t, m in zip(*np.nonzero(~np.isnan(held[0])), strict=True)}
 
 
 def column(*values: float | None) -> np.ndarray:
@@ -67,3 +74,18 @@ def test_what_somebody_accepted_is_the_past_of_what_follows():
 
 def test_two_quotations_are_no_past():
     assert not beside_own_past(column(1000, 1000, 100, 101))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 12))
+def test_the_past_is_all_that_the_next_period_needs(seed, cut):
+    rng = np.random.default_rng(seed)
+    table = 100 * rng.choice([1.0, 1.01, 10.0, 1000.0], (3, 12, 2), p=[0.5, 0.3, 0.1, 0.1])
+    table[rng.random(table.shape) < 0.2] = np.nan
+    settled = rng.random(table.shape) < 0.1
+    whole, past = of_markets(table, settled=settled)
+    before = Past(past.last[:, cut - 1], past.standing[:, cut - 1]) if cut else None
+    rest, after = of_markets(table[:, cut:], before, settled[:, cut:])
+    np.testing.assert_array_equal(rest, whole[:, cut:])
+    np.testing.assert_array_equal(after.last, past.last[:, cut:])
+    np.testing.assert_array_equal(np.minimum(after.standing, 3), np.minimum(past.standing[:, cut:], 3))
