@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "errors", "config", "quality", "declarations", "units", "archive", "fetch", "store", "cells", "sources", "customs",
     "reference", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "twins", "figures", "anomalies", "notice", "keys", "releases", "published", "documents",
-    "pipeline", "clauses", "report", "schedule",
+    "imports", "index", "twins", "figures", "sensitivity", "anomalies", "notice", "keys", "releases", "published",
+    "documents", "pipeline", "clauses", "report", "schedule",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
@@ -27,7 +27,7 @@ OUTSIDE = {
 PURE = (
     "chemistry", "units", "quality", "declarations", "reference", "trade", "panels", "formulas", "multilateral",
     "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "anomalies", "notice",
-    "figures",
+    "figures", "sensitivity",
 )  # fmt: skip
 
 
