@@ -103,6 +103,11 @@ weekly = 8
 ten-day = 9
 monthly = 6
 
+[twins]
+risk_months = 36
+min_changes = 24
+geks_window = 25
+
 [[markets]]
 mineral = "copper"
 stage = "metal"

@@ -53,6 +53,7 @@ def method(constituents=("copper", "tin"), basket=None, **parts) -> Methodology:
                 "window_months": 12,
                 "min_common": {"daily": 20, "weekly": 8, "ten-day": 9, "monthly": 6},
             },
+            "twins": {"risk_months": 36, "min_changes": 24, "geks_window": 25},
             "markets": [{"mineral": m, "stage": "metal", "zone": z, "per": "product"} for m, z in MARKETS],
             "baskets": {"metals": {**rules, **(basket or {})}},
         }

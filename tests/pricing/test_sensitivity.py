@@ -134,6 +134,7 @@ def world(seed: int, frequency: str, *, gaps: dict[str, list[int]] | None = None
                 "window_months": 12,
                 "min_common": {"daily": 20, "weekly": 8, "ten-day": 9, "monthly": 6},
             },
+            "twins": {"risk_months": 36, "min_changes": 24, "geks_window": 25},
             "markets": markets,
             "baskets": {},
         }
