@@ -756,9 +756,8 @@ class Methodology(Settings):
             seen.add((one.id, one.period, one.published))
             first = counted.setdefault(one.id, (one.mineral, one.element))
             if first != (one.mineral, one.element):
-                out.append(
-                    f"tonnages.{i}: {one.id} counts {one.element} of {one.mineral} here, before {' of '.join(first[::-1])}"
-                )
+                now, before = f"{one.element} of {one.mineral}", f"{first[1]} of {first[0]}"
+                out.append(f"tonnages.{i}: {one.id} counts {now} here, and {before} in an earlier line")
         return out
 
     def _wrong_spreads(self) -> list[str]:

@@ -13,7 +13,7 @@ from pricing.config import Basket
 from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
 from pricing.documents.prices import market_sources
-from pricing.figures import BasketFigures, Figures
+from pricing.figures import BasketFigures, Figures, Weight, end_of_day
 from pricing.index import Index
 from pricing.published import Row
 from pricing.releases import canonical
@@ -265,7 +265,6 @@ def _index_fingerprint(index: Index, values: list[dict[str, Any]], meta: dict[st
 
 def _weights(edition: Edition, basket: BasketFigures) -> list[dict[str, Any]]:
     links = next(iter(basket.indices.values())).links if basket.indices else ()
-    source_of = edition.source_of
     out = []
     for link in links:
         out.append(
@@ -279,12 +278,7 @@ def _weights(edition: Edition, basket: BasketFigures) -> list[dict[str, Any]]:
                         "share": link.shares[w.market],
                         "uncapped": link.uncapped[w.market],
                         "tonnes": w.tonnes,
-                        "production": {
-                            "series": w.production_series,
-                            "source": source_of[w.production_series],
-                            "period": w.production_period,
-                            "vintage": form.instant_text(w.production_vintage),
-                        },
+                        "production": _production(edition, w),
                         "price_usd_per_t": w.price,
                         "price_year": w.price_year,
                     }
@@ -293,6 +287,17 @@ def _weights(edition: Edition, basket: BasketFigures) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+def _production(edition: Edition, weight: Weight) -> dict[str, Any]:
+    """Where a tonnage comes from: a collected series, or a figure that the methodology cites."""
+    name, period, vintage = weight.production_series, weight.production_period, weight.production_vintage
+    said = {"period": period, "vintage": form.instant_text(vintage)}
+    for one in edition.methodology.tonnages:
+        if (one.id, one.period, end_of_day(one.published)) == (name, period, vintage):
+            cited = {"cited": one.source, "published": one.published.isoformat(), "counts": one.element}
+            return {"tonnage": name, **cited, "note": one.note or None, **said}
+    return {"series": name, "source": edition.source_of[name], **said}
 
 
 def _basket_sources(edition: Edition, rule: Basket, basket: BasketFigures, figures: Figures) -> set[str]:
