@@ -185,9 +185,9 @@ def test_the_settings_as_shipped_fit_and_convert():
         assert operation.sources and methodology.baskets
         config.check_references(operation, methodology)
         figures.check_units(operation, methodology)
-        known = operation.series()
+        known = {*operation.series(), *(t.id for t in methodology.tonnages)}
         lost = [c.production for b in methodology.baskets.values() for c in b.constituents if c.production not in known]
-        assert not lost, f"no series of these names, so nothing weighs their markets: {lost}"
+        assert not lost, f"no series or tonnage of these names, so nothing weighs their markets: {lost}"
 
 
 def test_every_anchor_is_an_origin_that_somebody_quotes():

@@ -379,17 +379,6 @@ def test_what_a_source_would_have_to_quote_follows_from_the_records(played: Play
     assert judged > 30
 
 
-def test_of_markets_with_a_closed_contributor_no_quotation_is_said(shut: Played) -> None:
-    release, left = shut.last, 0
-    for name in release.indices:
-        said = release.read(f"indices/{name}.json")["sensitivity"]
-        for line in said["quotations"] if said else ():
-            contributors = release.read(f"prices/{line['market']}.json")["contributors"]
-            assert all(c["shown"] for c in contributors if c["frequency"] in ("daily", "weekly")), line
-        left += len(said["left_out"]) if said else 0
-    assert left > 0 or not any(release.read(f"indices/{n}.json")["sensitivity"] for n in release.indices)
-
-
 def test_every_month_is_the_mean_of_its_daily_determinations(played: Played) -> None:
     release, judged = played.last, 0
     for market in release.markets:
