@@ -54,6 +54,11 @@ review_month = 1
 window_months = 12
 min_common = { daily = 20, weekly = 8, ten-day = 9, monthly = 6 }
 
+[twins]
+risk_months = 36
+min_changes = 24
+geks_window = 25
+
 [[markets]]
 mineral = "nickel"
 stage = "metal"

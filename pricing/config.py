@@ -591,7 +591,7 @@ class Constituent(Settings):
     mineral: Slug
     stage: Stage
     zone: Zone
-    production: str = Field(description="id of the production series whose tonnage weights this market")
+    production: str = Field(description="id of the production series, or of the tonnages, that weigh this market")
     share: float = Field(default=1, gt=0, le=1, description="share of that tonnage that this market stands for")
     share_source: str = ""
     value_price: float | None = Field(
@@ -671,6 +671,41 @@ class ImportBasket(Settings):
     rounding: int = Field(default=1, ge=0, le=8)
 
 
+class TwinRules(Settings):
+    """How the analytical twins of an index are compiled; they judge it and enter no figure."""
+
+    risk_months: int = Field(ge=2, description="months before a link whose changes measure volatility")
+    min_changes: int = Field(ge=2, description="fewest monthly changes among them for a volatility")
+    geks_window: int = Field(ge=3, description="months of a GEKS window of the superlative twin")
+
+    @model_validator(mode="after")
+    def _changes_possible(self) -> TwinRules:
+        if self.min_changes > self.risk_months:
+            raise ValueError(
+                f"min_changes: {self.min_changes} changes are more than risk_months, {self.risk_months}, has"
+            )
+        return self
+
+
+class Tonnage(Settings):
+    """A figure of world production from another source than a collected one, for one year, as it was published."""
+
+    id: Slug = Field(description="by which constituents name it as their production")
+    mineral: Slug
+    element: str = Field(min_length=1, description="what the tonnes count: a chemical symbol, or the product")
+    period: str = Field(pattern=r"^\d{4}$", description="the year of the production")
+    tonnes: float = Field(gt=0, description="metric tonnes")
+    source: str = Field(min_length=1, description="author, title, edition, page or table")
+    published: dt.date = Field(description="known from the end of this day on")
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _not_of_the_future(self) -> Tonnage:
+        if self.published.year < int(self.period):
+            raise ValueError(f"published: {self.published} is before the year {self.period}, whose production it is")
+        return self
+
+
 class Comment(Settings):
     """What somebody said of a proposed change, and what was answered."""
 
@@ -730,6 +765,8 @@ class Methodology(Settings):
     basis: Basis
     markets: tuple[Market, ...]
     baskets: dict[Slug, Basket]
+    twins: TwinRules
+    tonnages: tuple[Tonnage, ...] = ()
     trade: Trade | None = None
     imports: dict[Slug, ImportBasket] = {}
     gap_days: int = Field(default=0, ge=0, le=7, description="most days between the two sides of a daily gap")
@@ -777,7 +814,7 @@ class Methodology(Settings):
             for c in basket.constituents
             if c.key not in known
         ]
-        unknown += self._wrong_rebates() + self._wrong_spreads() + self._wrong_links()
+        unknown += self._wrong_rebates() + self._wrong_spreads() + self._wrong_links() + self._wrong_tonnages()
         if unknown:
             raise ValueError("; ".join(unknown))
         return self
@@ -804,6 +841,18 @@ class Methodology(Settings):
             if (one.mineral, one.stage, one.since) in seen:
                 out.append(f"rebates.{i}: a second rate of {one.mineral}/{one.stage} from {one.since}")
             seen.add((one.mineral, one.stage, one.since))
+        return out
+
+    def _wrong_tonnages(self) -> list[str]:
+        seen, counted, out = set(), dict[str, tuple[str, str]](), []
+        for i, one in enumerate(self.tonnages):
+            if (one.id, one.period, one.published) in seen:
+                out.append(f"tonnages.{i}: a second figure of {one.id} for {one.period}, published {one.published}")
+            seen.add((one.id, one.period, one.published))
+            first = counted.setdefault(one.id, (one.mineral, one.element))
+            if first != (one.mineral, one.element):
+                now, before = f"{one.element} of {one.mineral}", f"{first[1]} of {first[0]}"
+                out.append(f"tonnages.{i}: {one.id} counts {now} here, and {before} in an earlier line")
         return out
 
     def _wrong_spreads(self) -> list[str]:
@@ -1034,7 +1083,10 @@ def check_references(operation: Operation, methodology: Methodology) -> None:
     Raises ConfigError with every mistake.
     """
     series = operation.series()
-    mistakes = []
+    mistakes = [
+        f"tonnages: {one} is the id of a series too"
+        for one in sorted({t.id for t in methodology.tonnages} & set(series))
+    ]
     for name, basket in methodology.baskets.items():
         for i, part in enumerate(basket.constituents):
             weight = series.get(part.production)

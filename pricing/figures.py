@@ -6,6 +6,7 @@ the store, and what becomes of the figures, is the pipeline's affair.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pricing import fallback, reference, trade, units
-from pricing.config import Audience, Basket, Market, Methodology, Operation, Series
+from pricing.config import Audience, Basket, Market, Methodology, Operation, Series, Tonnage, TwinRules
 from pricing.errors import ConfigError, MethodError, UnitError
 from pricing.imports import ImportIndex, import_index
 from pricing.index import Index, Link, capped, fixed_basket, value_shares
@@ -539,6 +540,11 @@ def _windowed(months: pd.Series, window: int) -> pd.Series:
 # ------------------------------------------------------------------------------------ indices
 
 
+def end_of_day(day: dt.date) -> int:
+    """Last instant of a day, in microseconds since 1970."""
+    return int(pd.Period(day.isoformat(), "D").end_time.tz_localize("UTC").value // 1000)
+
+
 class Production:
     """World production as it was known at any instant.
 
@@ -547,14 +553,27 @@ class Production:
     vintages : DataFrame
         Every vintage: ``series, period, vintage, value, status``.
     units_of : mapping of series id to its mass unit
+    tonnages : sequence of Tonnage
+        Cited figures of the methodology, each known from the end of the day on which it was published.
+    until : int
+        Instant after which nothing is known [microseconds since 1970].
     """
 
-    def __init__(self, vintages: pd.DataFrame, units_of: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        vintages: pd.DataFrame,
+        units_of: Mapping[str, str],
+        tonnages: Sequence[Tonnage] = (),
+        until: int = 2**62,
+    ) -> None:
         self._told: dict[str, list[tuple[int, str, float | None]]] = {}
         columns = (vintages[c].tolist() for c in ("series", "period", "vintage", "value", "status"))
         for series, period, vintage, value, status in sorted(zip(*columns, strict=True), key=lambda row: row[2]):
             tonnes = None if status == "withdrawn" else float(value) * TONNES[units_of[series]]
             self._told.setdefault(series, []).append((int(vintage), str(period), tonnes))
+        for one in sorted(tonnages, key=lambda t: t.published):
+            if end_of_day(one.published) <= until:
+                self._told.setdefault(one.id, []).append((end_of_day(one.published), one.period, one.tonnes))
 
     def vintages(self) -> list[int]:
         """Return the instants at which anything became known, in order."""
@@ -577,10 +596,15 @@ def baskets(
 
     ``known_on`` is the ISO day of the release: coverage looks at the twelve months before it.
     """
-    return {name: _basket(basket, priced, production, known_on) for name, basket in methodology.baskets.items()}
+    return {
+        name: _basket(basket, methodology.twins, priced, production, known_on)
+        for name, basket in methodology.baskets.items()
+    }
 
 
-def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Production, known_on: str) -> BasketFigures:
+def _basket(
+    basket: Basket, beside: TwinRules, priced: Mapping[str, MarketPrices], production: Production, known_on: str
+) -> BasketFigures:
     months = _table(basket, priced, "monthly")
     coverage = _coverage(basket, months, production, known_on)
     if months.empty:
@@ -604,8 +628,8 @@ def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Prod
                 indices["daily"] = daily
     except MethodError as error:
         return BasketFigures({}, {}, coverage, str(error))
-    beside = twins(months, monthly, basket.base_period, basket.cap, basket.min_weight)
-    return BasketFigures(indices, weights, coverage, twins=beside)
+    made = twins(months, monthly, basket.base_period, basket.cap, basket.min_weight, beside)
+    return BasketFigures(indices, weights, coverage, twins=made)
 
 
 def _table(basket: Basket, priced: Mapping[str, MarketPrices], frequency: str) -> pd.DataFrame:

@@ -730,7 +730,7 @@ def _figures(
     bases = [*map(dict, known_bases), *({**base, "vintage": micros(at)} for base in due)]
     priced = figures.prices(quoted, ws.methodology, bases, known_on)
     units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
-    production = figures.Production(_production(ws.store, units_of, at), units_of)
+    production = figures.Production(_production(ws.store, units_of, at), units_of, ws.methodology.tonnages, micros(at))
     read = {name: cells.read_months(ws.store, name, at) for name in declared}
     indicators = figures.indicators(
         ws.operation, ws.methodology, declared, figures.euro_rates(observed, eligible.series), read

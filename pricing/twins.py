@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pricing.chaining import chain
+from pricing.config import TwinRules
 from pricing.errors import MethodError
 from pricing.formulas import period_on_period
 from pricing.imputation import overall_mean
@@ -21,12 +22,9 @@ from pricing.index import Index, Link, capped, fixed_basket
 from pricing.multilateral import geks_windows, splice
 from pricing.panels import ChainableIndex, Panel
 
-RISK_MONTHS = 36  # of logarithmic changes before a link
-LEAST_CHANGES = 24  # of these, for a volatility
-WINDOW = 25  # months of GEKS: two years of seasons, and one month to join on
 UNWEIGHTED = "Jevons over own prices, chained"
-EQUAL_RISK = f"as the index, weighed by the inverse of volatility in the {RISK_MONTHS} months before each link, capped"
-SUPERLATIVE = f"GEKS-Törnqvist over the notional quantities, {WINDOW} months, movement splice"
+EQUAL_RISK = "as the index, weighed by the inverse of volatility in the {risk_months} months before each link, capped"
+SUPERLATIVE = "GEKS-Törnqvist over the notional quantities, {geks_window} months, movement splice"
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,9 @@ class Twins:
     drift: pd.Series[float]
 
 
-def twins(prices: pd.DataFrame, index: Index, base_period: str, cap: float, min_weight: float) -> Twins:
+def twins(
+    prices: pd.DataFrame, index: Index, base_period: str, cap: float, min_weight: float, rules: TwinRules
+) -> Twins:
     """Compile the twins of a monthly index.
 
     Parameters
@@ -75,6 +75,7 @@ def twins(prices: pd.DataFrame, index: Index, base_period: str, cap: float, min_
         A month or a year = 100, as for the index.
     cap, min_weight : float
         As for the index; the equal-risk twin keeps to them too.
+    rules : TwinRules
 
     Returns
     -------
@@ -82,8 +83,9 @@ def twins(prices: pd.DataFrame, index: Index, base_period: str, cap: float, min_
         Each compiled or withheld with its reason; none keeps another out.
     """
     unweighted = _twin(UNWEIGHTED, index, base_period, lambda: _jevons(prices, index))
-    superlative = _twin(SUPERLATIVE, index, base_period, lambda: _geks(prices, index, base_period))
-    equal_risk = _equal_risk(prices, index, base_period, cap, min_weight)
+    formula = SUPERLATIVE.format(geks_window=rules.geks_window)
+    superlative = _twin(formula, index, base_period, lambda: _geks(prices, index, base_period, rules.geks_window))
+    equal_risk = _equal_risk(prices, index, base_period, cap, min_weight, rules)
     beside = superlative.frame["unrounded"].reindex(index.frame.index)
     return Twins(unweighted, equal_risk, superlative, (index.frame["unrounded"] / beside - 1) * 100)
 
@@ -117,12 +119,12 @@ def risk_link(volatilities: Mapping[str, float], month: str, markets: Iterable[s
     """
     raw = {m: 1 / volatilities[m] for m in sorted(markets) if m in volatilities}
     if not raw:
-        raise MethodError(f"no market has {LEAST_CHANGES} monthly changes in the {RISK_MONTHS} months before {month}")
+        raise MethodError(f"no market of the index has a volatility in the months before {month}")
     total = math.fsum(raw.values())
     return Link(month, capped(raw, cap), {m: share / total for m, share in raw.items()})
 
 
-def volatility(prices: pd.DataFrame, month: str) -> dict[str, float]:
+def volatility(prices: pd.DataFrame, month: str, rules: TwinRules) -> dict[str, float]:
     """Standard deviation of monthly logarithmic changes in the months before a link.
 
     Parameters
@@ -130,6 +132,7 @@ def volatility(prices: pd.DataFrame, month: str) -> dict[str, float]:
     prices : DataFrame, month × market [USD/t]
     month : str
         The link month. Nothing of it, or after it, is looked at: its mean is not known before it ends.
+    rules : TwinRules
 
     Returns
     -------
@@ -138,10 +141,10 @@ def volatility(prices: pd.DataFrame, month: str) -> dict[str, float]:
         or a stale one: it measures no risk, and would weigh without bound, so it is not among them.
     """
     last = pd.Period(month, "M") - 1
-    window = pd.period_range(last - RISK_MONTHS, last, freq="M").strftime("%Y-%m")
+    window = pd.period_range(last - rules.risk_months, last, freq="M").strftime("%Y-%m")
     of_window = prices.reindex(window).astype("float64")
     changes = pd.DataFrame(np.log(of_window / of_window.shift()))
-    spread = changes.std(ddof=1)[changes.count() >= LEAST_CHANGES]
+    spread = changes.std(ddof=1)[changes.count() >= rules.min_changes]
     # what rounding leaves of a constant is no movement
     return {str(market): float(sigma) for market, sigma in spread.items() if sigma > 1e-12}
 
@@ -177,7 +180,7 @@ def _jevons(prices: pd.DataFrame, index: Index) -> pd.Series[float]:
     return chained.reindex(prices.index).where(index.frame["unrounded"].notna())
 
 
-def _geks(prices: pd.DataFrame, index: Index, base_period: str) -> pd.Series[float]:
+def _geks(prices: pd.DataFrame, index: Index, base_period: str, window: int) -> pd.Series[float]:
     """GEKS-Törnqvist since the base over own prices and the notional quantities in force.
 
     Comparisons rest on what is in the basket in both months: one that joined or ceased between them is in neither.
@@ -187,13 +190,16 @@ def _geks(prices: pd.DataFrame, index: Index, base_period: str) -> pd.Series[flo
     own = prices[given].where(held > 0)
     if len(own) < 2:
         raise MethodError(f"one month since {base_period} has a value: there is nothing to compare")
-    windows = geks_windows(Panel(own, held.where(own.notna())), "tornqvist", min(WINDOW, len(own)))
+    windows = geks_windows(Panel(own, held.where(own.notna())), "tornqvist", min(window, len(own)))
     return splice(windows, "movement").values.reindex(prices.index)
 
 
-def _equal_risk(prices: pd.DataFrame, index: Index, base_period: str, cap: float, min_weight: float) -> Twin:
+def _equal_risk(
+    prices: pd.DataFrame, index: Index, base_period: str, cap: float, min_weight: float, rules: TwinRules
+) -> Twin:
     """Compile the index on other weights; a link that has none yet keeps those of the link before."""
-    volatilities = {link.month: volatility(prices, link.month) for link in index.links}
+    formula = EQUAL_RISK.format(risk_months=rules.risk_months)
+    volatilities = {link.month: volatility(prices, link.month, rules) for link in index.links}
     links, reasons = [], list[MethodError]()
     for link in index.links:
         try:
@@ -201,12 +207,12 @@ def _equal_risk(prices: pd.DataFrame, index: Index, base_period: str, cap: float
         except MethodError as error:
             reasons.append(error)
     if not links:
-        return _withheld(EQUAL_RISK, reasons[-1])
+        return _withheld(formula, reasons[-1])
     try:
         frame = fixed_basket(prices, links, base_period, min_weight).frame
     except MethodError as error:
-        return _withheld(EQUAL_RISK, error)
-    return Twin(EQUAL_RISK, frame[["unrounded", "status"]], tuple(links), volatilities)
+        return _withheld(formula, error)
+    return Twin(formula, frame[["unrounded", "status"]], tuple(links), volatilities)
 
 
 def _withheld(formula: str, error: MethodError) -> Twin:

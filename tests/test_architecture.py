@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "errors", "config", "quality", "declarations", "units", "archive", "fetch", "store", "cells", "sources", "customs",
     "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining",
-    "aggregation", "imputation", "replica", "imports", "index", "twins", "figures", "anomalies", "notice", "keys",
-    "releases", "published", "documents",
+    "aggregation", "imputation", "replica", "imports", "index", "twins", "figures", "sensitivity", "anomalies", "notice",
+    "keys", "releases", "published", "documents",
     "pipeline", "clauses", "report", "schedule",
 ]  # fmt: skip
 OUTSIDE = {
@@ -28,7 +28,7 @@ OUTSIDE = {
 PURE = (
     "chemistry", "units", "quality", "declarations", "slips", "reference", "fallback", "spreads", "trade", "panels",
     "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins",
-    "anomalies", "notice", "figures",
+    "anomalies", "notice", "figures", "sensitivity",
 )  # fmt: skip
 
 
@@ -186,9 +186,9 @@ def test_the_settings_as_shipped_fit_and_convert():
         assert operation.sources and methodology.baskets
         config.check_references(operation, methodology)
         figures.check_units(operation, methodology)
-        known = operation.series()
+        known = {*operation.series(), *(t.id for t in methodology.tonnages)}
         lost = [c.production for b in methodology.baskets.values() for c in b.constituents if c.production not in known]
-        assert not lost, f"no series of these names, so nothing weighs their markets: {lost}"
+        assert not lost, f"no series or tonnage of these names, so nothing weighs their markets: {lost}"
 
 
 def test_every_anchor_is_an_origin_that_somebody_quotes():

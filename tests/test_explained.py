@@ -245,11 +245,24 @@ def test_the_weights_follow_from_production_prices_and_cap_and_production_from_a
             assert m["price_usd_per_t"] == pytest.approx(year, rel=EXACT), (name, m)
             values[m["market"]] = Fraction(m["tonnes"]) * Fraction(m["price_usd_per_t"])
             told = m["production"]
-            (output,) = [
-                s.value
-                for s in archive.said(told["source"])[told["series"], told["period"]]
-                if s.vintage == told["vintage"]
-            ]
+            (output,) = (
+                [
+                    *(
+                        s.value
+                        for s in archive.said(told["source"])[told["series"], told["period"]]
+                        if s.vintage == told["vintage"]
+                    )
+                ]
+                if "series" in told
+                else [
+                    t["tonnes"]
+                    for t in release.methodology["tonnages"]
+                    if (t["id"], t["period"], t["published"].isoformat())
+                    == (told["tonnage"], told["period"], told["published"])
+                    and t["source"] == told["cited"]
+                    and told["vintage"].startswith(told["published"] + "T23:59:59")
+                ]
+            )
             (part,) = [
                 p
                 for p in release.methodology["baskets"][name]["constituents"]
@@ -316,6 +329,54 @@ def test_every_price_is_the_weighted_median_of_the_adjusted_values_that_were_not
                 assert all(abs(c["adjusted"] / centre - 1) <= limit for c in used), (market, day)
                 assert all(abs(c["adjusted"] / centre - 1) > limit and c["rule"] for c in out), (market, day)
     assert judged > 4000
+
+
+def requoted(release: Release, record: dict[str, Any], series: str, factor: float) -> float | None:
+    """The price that a record gives with one contributor's quotation times a factor."""
+    rules = release.methodology["determination"]
+    parts = [c for c in [*record["contributors"], *record["excluded"]] if c.get("adjusted") is not None]
+    parts = [{**c, "adjusted": c["adjusted"] * (factor if c["series"] == series else 1)} for c in parts]
+    if len(parts) >= 3:
+        centre = statistics.median(c["adjusted"] for c in parts)
+        parts = [c for c in parts if abs(c["adjusted"] / centre - 1) <= rules["max_spread"]]
+    values = [c["adjusted"] for c in parts]
+    if max(values) / min(values) - 1 > rules["widest"]:
+        return None
+    return weighted_median(list(zip(values, exact_weights(release, parts), strict=True)))
+
+
+def test_what_a_source_would_have_to_quote_follows_from_the_records(played: Played) -> None:
+    release, judged = played.last, 0
+    for name in release.indices:
+        document = release.read(f"indices/{name}.json")
+        said, last = document["sensitivity"], release.years("indices", name, "daily", "values")[-1]
+        assert (said["by"], said["unit"], said["frequency"], said["withheld"]) == (1.0, "%", "daily", None)
+        assert said["period"] == last["period"] == document["latest"]["daily"]["period"]
+        points = math.fsum(p["points"] for m, p in last["moved_by"].items() if m != "(link)")
+        for line in said["quotations"]:
+            record = release.determinations(line["market"], "daily")[said["period"]]
+            (own,) = [c for c in record["contributors"] if c["series"] == line["series"]]
+            assert (own["quoted"], own["unit"], own["source"]) == (line["quoted"], line["unit"], line["source"])
+            part = last["moved_by"][line["market"]]
+            share = (part["weight"] * (last["unrounded"] - points) + part["points"]) / last["unrounded"]
+            for figure, weight in (("index", share), ("price", 1.0)):
+                for way, sign in (("up", 1), ("down", -1)):
+                    answer = line[figure][way]
+                    if answer["quotation"] is None:
+                        assert answer["cannot"] and abs(answer["most"]) < 1
+                        continue
+                    factor = answer["quotation"] / own["quoted"]
+                    assert answer["change"] * sign > 0
+                    assert factor == pytest.approx(1 + answer["change"] / 100, rel=1e-7)
+                    price = requoted(release, record, line["series"], factor)
+                    if not last["imputed"] and price is not None:
+                        moves = weight * (price / record["unrounded"] - 1) * 100
+                        assert moves == pytest.approx(answer["moves"], abs=1e-6) and abs(moves) > 1 - 1e-6
+                        judged += 1
+        needed = [[abs(math.log1p(a["change"] / 100)) for a in q["index"].values() if a["quotation"]]
+                  for q in said["quotations"]]  # fmt: skip
+        assert [min(n) for n in needed if n] == sorted(min(n) for n in needed if n)
+    assert judged > 30
 
 
 def test_every_month_is_the_mean_of_its_daily_determinations(played: Played) -> None:

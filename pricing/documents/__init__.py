@@ -28,6 +28,7 @@ from pricing.documents.spreads import gap_files, gap_rows, spread_files, spread_
 from pricing.figures import Figures
 from pricing.published import Row
 from pricing.releases import canonical
+from pricing.sensitivity import Voices
 
 _OFFICE = {"system", "origin", "title", "currency", "valuation", "china", "since"}
 __all__ = ["NOTE", "RECENT", "Documents", "Draft", "Edition", "Kept", "build", "draft", "method_files", "rows"]
@@ -59,9 +60,10 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
     price_list, index_list = [], []
     for key, market in figures.prices.items():
         price_list.append(market_files(edition, key, market, kept, files, prints, figures.late))
+    voices = Voices(figures.prices, edition.methodology.determination)
     for name, basket in figures.baskets.items():
         rule = edition.methodology.baskets[name]
-        index_list.append(index_files(edition, name, rule, basket, figures, kept, files, prints))
+        index_list.append(index_files(edition, name, rule, basket, figures, voices, kept, files, prints))
     indicator_list = indicator_files(edition, figures, kept, files, prints)
     import_list = import_files(edition, figures, kept, files, prints)
     lists = {

@@ -13,10 +13,11 @@ from pricing.config import Basket
 from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
 from pricing.documents.prices import market_sources
-from pricing.figures import BasketFigures, Figures
+from pricing.figures import BasketFigures, Figures, Weight, end_of_day
 from pricing.index import Index
 from pricing.published import Row
 from pricing.releases import canonical
+from pricing.sensitivity import Answer, Line, Sensitivity, Voices, of_index
 from pricing.trade import Indicator
 from pricing.twins import Twin, Twins
 
@@ -27,6 +28,7 @@ def index_files(
     rule: Basket,
     basket: BasketFigures,
     figures: Figures,
+    voices: Voices,
     kept: Kept,
     files: dict[str, bytes],
     prints: dict[str, str],
@@ -73,6 +75,7 @@ def index_files(
         "values": recent,
         "history": history,
         **_twins(rule, basket.twins),
+        "sensitivity": _sensitivity(edition, rule, basket, voices),
     }
     files[f"indices/{name}.json"] = canonical(document)
     return {
@@ -205,6 +208,52 @@ def _twin(rule: Basket, twin: Twin) -> dict[str, Any]:
     }
 
 
+SENSITIVITY = (
+    "What one source alone, all else as it is, would have to quote for the last value of the index, and for the "
+    "reference price, to move by so much. The determination is made anew for each quotation tried."
+)
+
+
+def _sensitivity(edition: Edition, rule: Basket, basket: BasketFigures, voices: Voices) -> dict[str, Any] | None:
+    """Say what each quotation would have to be to move the index; None where no index is published."""
+    if not basket.indices:
+        return None
+    found = of_index(basket.indices, voices, rule.base_period, rule.min_weight)
+    return {
+        "note": SENSITIVITY,
+        "by": round(found.share * 100, 4),
+        "unit": "%",
+        "frequency": found.frequency,
+        "period": found.period or None,
+        "withheld": found.withheld or None,
+        "quotations": [_quotation(edition, found, line) for line in found.lines],
+        "left_out": [{"market": m, "reason": reason} for m, reason in found.left_out.items()],
+    }
+
+
+def _quotation(edition: Edition, found: Sensitivity, line: Line) -> dict[str, Any]:
+    series, (period, quoted) = line.voice.series, line.voice.quotation
+    return {
+        "market": line.market,
+        "series": series.id,
+        "origin": series.origin,
+        "source": edition.source_of[series.id],
+        "unit": series.unit,
+        "quoted": quoted,
+        **({"quoted_for": period} if period != found.period else {}),
+        "index": {way: _needed(answer, quoted) for way, answer in line.index.items()},
+        "price": {way: _needed(answer, quoted) for way, answer in line.price.items()},
+    }
+
+
+def _needed(answer: Answer, quoted: float) -> dict[str, Any]:
+    """The quotation that does it, its change and the figure's, in per cent; or why none does, and the most there is."""
+    moves = round(answer.moves * 100, 6)
+    if answer.cannot:
+        return {"quotation": None, "cannot": answer.cannot, "most": moves}
+    return {"quotation": answer.factor * quoted, "change": round((answer.factor - 1) * 100, 6), "moves": moves}
+
+
 def _index_fingerprint(index: Index, values: list[dict[str, Any]], meta: dict[str, Any], positions: range) -> str:
     """Hash of everything that the values of some periods are made from."""
     rows = slice(positions.start, positions.stop)
@@ -216,7 +265,6 @@ def _index_fingerprint(index: Index, values: list[dict[str, Any]], meta: dict[st
 
 def _weights(edition: Edition, basket: BasketFigures) -> list[dict[str, Any]]:
     links = next(iter(basket.indices.values())).links if basket.indices else ()
-    source_of = edition.source_of
     out = []
     for link in links:
         out.append(
@@ -230,12 +278,7 @@ def _weights(edition: Edition, basket: BasketFigures) -> list[dict[str, Any]]:
                         "share": link.shares[w.market],
                         "uncapped": link.uncapped[w.market],
                         "tonnes": w.tonnes,
-                        "production": {
-                            "series": w.production_series,
-                            "source": source_of[w.production_series],
-                            "period": w.production_period,
-                            "vintage": form.instant_text(w.production_vintage),
-                        },
+                        "production": _production(edition, w),
                         "price_usd_per_t": w.price,
                         "price_year": w.price_year,
                     }
@@ -244,6 +287,17 @@ def _weights(edition: Edition, basket: BasketFigures) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+def _production(edition: Edition, weight: Weight) -> dict[str, Any]:
+    """Where a tonnage comes from: a collected series, or a figure that the methodology cites."""
+    name, period, vintage = weight.production_series, weight.production_period, weight.production_vintage
+    said = {"period": period, "vintage": form.instant_text(vintage)}
+    for one in edition.methodology.tonnages:
+        if (one.id, one.period, end_of_day(one.published)) == (name, period, vintage):
+            cited = {"cited": one.source, "published": one.published.isoformat(), "counts": one.element}
+            return {"tonnage": name, **cited, "note": one.note or None, **said}
+    return {"series": name, "source": edition.source_of[name], **said}
 
 
 def _basket_sources(edition: Edition, rule: Basket, basket: BasketFigures, figures: Figures) -> set[str]:

@@ -15,7 +15,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pricing.config import CONSULTATION, Basis, Basket, Determination, Fallback, ImportBasket, Methodology, Trade
+from pricing.config import (
+    CONSULTATION,
+    Basis,
+    Basket,
+    Determination,
+    Fallback,
+    ImportBasket,
+    Methodology,
+    Trade,
+    TwinRules,
+)
 
 Block = dict[str, Any]
 """``heading``; ``level``, 2 or below; ``sentences``; ``tables``, each of ``columns`` and ``rows``, all text."""
@@ -27,6 +37,8 @@ _HEADINGS = {
     "basis": "Lasting differences between origins",
     "markets": "Markets",
     "baskets": "Indices",
+    "twins": "Analytical twins of an index",
+    "tonnages": "World production from other sources",
     "trade": "Unit values of imports: indicators, not prices",
     "imports": "Indices of imports",
     "gap_days": "China against the world",
@@ -70,6 +82,11 @@ _SENTENCES: dict[type[BaseModel], dict[str, str]] = {
         "min_weight": "There is no value where less than {share} of the weight has a price of its own.",
         "min_coverage": "The name is used where own prices cover {share} of the listed markets and of their weight.",
         "rounding": "Values have {number} decimals.",
+    },
+    TwinRules: {
+        "risk_months": "The equal-risk twin weighs by the volatility of the {number} months before a link.",
+        "min_changes": "A volatility needs {number} monthly changes among them.",
+        "geks_window": "The superlative twin looks at {number} months at a time.",
     },
     Trade: {
         "codes": "The tariff codes stand in {text}.",

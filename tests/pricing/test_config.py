@@ -114,6 +114,11 @@ weekly = 8
 ten-day = 9
 monthly = 6
 
+[twins]
+risk_months = 36
+min_changes = 24
+geks_window = 25
+
 [[markets]]
 mineral = "copper"
 stage = "metal"
@@ -316,6 +321,59 @@ def test_a_folder_without_a_method_is_refused_and_the_hash_is_of_the_bytes(tmp_p
 def test_a_series_is_read_from_the_files_that_its_glob_names(glob, name, read):
     facts = {"id": "x", "kind": "other", "unit": "USD/t", "frequency": "daily", "origin": "x", "file": glob}
     assert Series.model_validate(facts).reads(name) is read
+
+
+# --------------------------------------------------------------------------------- cited tonnages
+
+TONNAGE = """
+[[tonnages]]
+id = "survey-of-tin"
+mineral = "tin"
+element = "Sn"
+period = "2024"
+tonnes = 300_000
+source = "A survey, table 3"
+published = 2025-02-01
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (TONNAGE * 2, "tonnages.1: a second figure of survey-of-tin for 2024, published 2025-02-01"),
+        (
+            TONNAGE + TONNAGE.replace('"Sn"', '"SnO2"').replace("2025-02", "2026-02"),
+            "tonnages.1: survey-of-tin counts SnO2 of tin here, and Sn of tin in an earlier line",
+        ),
+        (TONNAGE.replace("2025-02", "2023-02"), "tonnages.0: published: 2023-02-01 is before the year 2024"),
+        (TONNAGE.replace("300_000", "0"), "tonnages.0.tonnes"),
+        (TONNAGE.replace('source = "A survey, table 3"', 'source = ""'), "tonnages.0.source"),
+        (TONNAGE.replace("published = 2025-02-01\n", ""), "tonnages.0.published: missing, and has no default"),
+    ],
+)
+def test_a_tonnage_that_is_doubtful_or_unnamed_is_refused(tmp_path, text, told):
+    assert told in refusal(tmp_path, "method", METHOD + text)
+
+
+def test_a_constituent_may_name_a_tonnage_and_its_id_is_no_series(tmp_path):
+    operation = load(tmp_path, "operation", OPERATION)
+    named = METHOD.replace('production = "survey-copper"', 'production = "survey-of-tin"')
+    config.check_references(operation, load(tmp_path, "method", named + TONNAGE))
+    taken = load(tmp_path, "method", METHOD + TONNAGE.replace("survey-of-tin", "survey-copper"))
+    with pytest.raises(ConfigError, match="tonnages: survey-copper is the id of a series too"):
+        config.check_references(operation, taken)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("min_changes = 24", "min_changes = 37", "twins: min_changes: 37 changes are more than risk_months, 36, has"),
+        ("geks_window = 25", "geks_window = 2", "twins.geks_window"),
+        ("risk_months = 36", "", "twins.risk_months: missing, and has no default"),
+    ],
+)
+def test_twins_that_cannot_be_compiled_are_refused(tmp_path, old, new, told):
+    assert told in refusal(tmp_path, "method", replaced(METHOD, (old, new)))
 
 
 # ------------------------------------------------------------------ any key, deleted or misspelt

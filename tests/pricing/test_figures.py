@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from pricing import figures
-from pricing.config import Market, Methodology, Operation, Source
+from pricing.config import Market, Methodology, Operation, Source, Tonnage
 from pricing.errors import ConfigError
 from pricing.figures import MarketPrices
 from pricing.reference import Prices
@@ -58,6 +58,7 @@ def method(constituents=("copper", "tin"), basket=None, **parts) -> Methodology:
                 "window_months": 12,
                 "min_common": {"daily": 20, "weekly": 8, "ten-day": 9, "monthly": 6},
             },
+            "twins": {"risk_months": 36, "min_changes": 24, "geks_window": 25},
             "markets": [{"mineral": m, "stage": "metal", "zone": z, "per": "product"} for m, z in MARKETS],
             "baskets": {"metals": {**rules, **(basket or {})}},
         }
@@ -202,6 +203,53 @@ def test_caps_hold_and_the_uncapped_shares_are_kept():
     link = made.indices["monthly"].links[0]
     assert link.shares == pytest.approx({key("copper"): 0.5, key("zinc"): 1 / 3, key("tin"): 1 / 6})
     assert link.uncapped == pytest.approx({key("copper"): 0.97, key("zinc"): 0.02, key("tin"): 0.01})
+
+
+# ---------------------------------------------------------------------------------- cited tonnages
+
+
+def cited(period: str, tonnes: float, published: str, name: str = "survey-tin") -> dict:
+    return {"id": name, "mineral": "tin", "element": "Sn", "period": period, "tonnes": tonnes} | {
+        "source": "A survey, table 3", "published": published
+    }  # fmt: skip
+
+
+def weighed(*given: dict, until: str = "2026-07-01") -> dict[str, tuple[float, str, int]]:
+    """What tin weighs at each link, whose output is cited."""
+    production = mined(("copper", "2023", "2024-01-31", 300.0))
+    tonnages = [Tonnage.model_validate(one) for one in given]
+    made = figures.baskets(
+        method(tin={"production": "survey-tin"}),
+        priced(copper=flat(10.0), tin=flat(30.0)),
+        figures.Production(production, UNITS, tonnages, at(until)),
+        until,
+    )["metals"]
+    return {
+        month: (w.tonnes, w.production_period, w.production_vintage)
+        for month, ws in made.weights.items()
+        for w in ws
+        if w.market == key("tin")
+    }
+
+
+def test_a_cited_tonnage_weighs_as_a_collected_one_from_the_end_of_its_day():
+    last_instant = micros(dt.datetime(2025, 3, 31, 23, 59, 59, 999999, tzinfo=dt.UTC))
+    given = [cited("2023", 100.0, "2024-02-01"), cited("2023", 110.0, "2025-04-01"), cited("2024", 120.0, "2025-03-31")]
+    assert weighed(*given) == {
+        "2024-03": (100.0, "2023", figures.end_of_day(dt.date(2024, 2, 1))),
+        "2025-03": (120.0, "2024", last_instant),
+        "2026-03": (120.0, "2024", last_instant),
+    }
+    a_day_later = weighed(given[0], cited("2024", 120.0, "2025-04-01"))
+    assert [tonnes for tonnes, _, _ in a_day_later.values()] == [100.0, 100.0, 120.0]
+
+
+def test_a_tonnage_published_after_the_release_is_not_known_to_it():
+    late = cited("2023", 500.0, "2026-06-30")
+    early = cited("2023", 100.0, "2024-02-01")
+    assert weighed(early, late, until="2026-06-30") == weighed(early, until="2026-06-30")
+    known = figures.Production(mined(), UNITS, [Tonnage.model_validate(late)], figures.end_of_day(dt.date(2026, 6, 30)))
+    assert known.latest("survey-tin") == ("2023", 500.0, figures.end_of_day(dt.date(2026, 6, 30)))
 
 
 # ------------------------------------------------------------------------- joining and ceasing

@@ -57,6 +57,7 @@ METHOD = Methodology.model_validate(
             "window_months": 3,
             "min_common": {"daily": 5, "weekly": 5, "ten-day": 5, "monthly": 3},
         },
+        "twins": {"risk_months": 36, "min_changes": 24, "geks_window": 25},
         "markets": [MARKET.model_dump()],
         "baskets": {},
     }

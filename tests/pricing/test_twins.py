@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pricing.config import TwinRules
 from pricing.errors import MethodError
 from pricing.index import Link, fixed_basket
-from pricing.twins import RISK_MONTHS, WINDOW, risk_link, twins, volatility
+from pricing.twins import risk_link, twins, volatility
 
 NAN = math.nan
+RULES = TwinRules(risk_months=36, min_changes=24, geks_window=25)
 NAMES = ("unweighted", "equal_risk", "superlative")
 
 
@@ -42,7 +44,7 @@ def links(rng: np.random.Generator, prices: pd.DataFrame) -> list[Link]:
 
 def made(prices: pd.DataFrame, at: list[Link], base: str = "2023", cap: float = 0.6, least: float = 0.0):
     index = fixed_basket(prices, at, base, least)
-    return index, twins(prices, index, base, cap, least)
+    return index, twins(prices, index, base, cap, least, RULES)
 
 
 def level(twin) -> pd.Series:
@@ -139,9 +141,9 @@ def test_a_link_in_the_last_month_moves_nothing_yet():
 def test_the_share_is_inverse_to_the_standard_deviation_of_the_36_changes_before_the_link():
     prices = walk(np.random.default_rng(1))
     changes = np.diff(np.log(prices.loc["2020-02":"2023-02"].to_numpy()), axis=0)
-    assert changes.shape == (RISK_MONTHS, 4)
-    sigma = np.sqrt(((changes - changes.mean(axis=0)) ** 2).sum(axis=0) / (RISK_MONTHS - 1))
-    known = volatility(prices, "2023-03")
+    assert changes.shape == (RULES.risk_months, 4)
+    sigma = np.sqrt(((changes - changes.mean(axis=0)) ** 2).sum(axis=0) / (RULES.risk_months - 1))
+    known = volatility(prices, "2023-03", RULES)
     assert known == pytest.approx(dict(zip("abcd", sigma, strict=True)), rel=1e-9)
     got = risk_link(known, "2023-03", prices.columns, 1.0)
     assert got.shares == pytest.approx(dict(zip("abcd", 1 / sigma / (1 / sigma).sum(), strict=True)), rel=1e-9)
@@ -156,8 +158,8 @@ def test_no_price_of_the_link_month_or_after_it_enters_its_weights(rng):
     prices = walk(rng, gaps=0.1)
     later = prices.copy()
     later.loc["2023-03":] *= rng.uniform(0.5, 2, later.loc["2023-03":].shape)
-    assert volatility(prices, "2023-03") == volatility(later, "2023-03")
-    assert volatility(prices, "2023-04") != volatility(later, "2023-04")
+    assert volatility(prices, "2023-03", RULES) == volatility(later, "2023-03", RULES)
+    assert volatility(prices, "2023-04", RULES) != volatility(later, "2023-04", RULES)
 
 
 def test_it_is_linked_where_the_index_is_and_only_on_what_is_known_there():
@@ -167,7 +169,7 @@ def test_it_is_linked_where_the_index_is_and_only_on_what_is_known_there():
     _, beside = made(prices, at)
     assert [one.month for one in beside.equal_risk.links] == [one.month for one in at]
     for one in beside.equal_risk.links:
-        assert one.shares == risk_link(volatility(prices, one.month), one.month, "abcd", 0.6).shares
+        assert one.shares == risk_link(volatility(prices, one.month, RULES), one.month, "abcd", 0.6).shares
     assert np.allclose(
         level(beside.equal_risk), fixed_basket(prices, beside.equal_risk.links, "2023", 0.0).frame["unrounded"]
     )
@@ -176,17 +178,17 @@ def test_it_is_linked_where_the_index_is_and_only_on_what_is_known_there():
 def test_a_price_that_never_moved_or_is_too_young_has_no_volatility_and_no_weight():
     prices = walk(np.random.default_rng(3)).assign(c=70.0)
     prices.loc[:"2021-04", "d"] = NAN  # 21 changes before March 2023
-    assert set(volatility(prices, "2023-03")) == {"a", "b"}
-    assert set(volatility(prices, "2023-06")) == {"a", "b", "d"}
-    assert set(risk_link(volatility(prices, "2023-03"), "2023-03", "abcd", 0.6).shares) == {"a", "b"}
+    assert set(volatility(prices, "2023-03", RULES)) == {"a", "b"}
+    assert set(volatility(prices, "2023-06", RULES)) == {"a", "b", "d"}
+    assert set(risk_link(volatility(prices, "2023-03", RULES), "2023-03", "abcd", 0.6).shares) == {"a", "b"}
     with pytest.raises(MethodError, match=r"a cap of 0\.4 is below 1/2"):
-        risk_link(volatility(prices, "2023-03"), "2023-03", "abcd", 0.4)
+        risk_link(volatility(prices, "2023-03", RULES), "2023-03", "abcd", 0.4)
 
 
 def test_where_risk_is_not_known_only_the_equal_risk_twin_is_withheld_with_its_reason():
     prices = pd.DataFrame({"a": [10.0, 20, 30], "b": [10.0, 10, 30]}, months(3))
     _, beside = made(prices, [link("2020-01", a=0.5, b=0.5)], "2020-01")
-    assert "no market has 24 monthly changes in the 36 months before 2020-01" in beside.equal_risk.withheld
+    assert "no market of the index has a volatility in the months before 2020-01" in beside.equal_risk.withheld
     assert beside.equal_risk.frame.empty and not beside.unweighted.withheld and not beside.superlative.withheld
 
 
@@ -204,7 +206,7 @@ def geks_by_definition(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Each month over the one before: the mean, over its 25 months, of the detour through each of them."""
     logs = [0.0]
     for t in range(1, len(p)):
-        window = range(max(0, t - WINDOW + 1), max(t + 1, min(WINDOW, len(p))))
+        window = range(max(0, t - RULES.geks_window + 1), max(t + 1, min(RULES.geks_window, len(p))))
         detours = [tornqvist(p, q, through, t) - tornqvist(p, q, through, t - 1) for through in window]
         logs.append(logs[-1] + math.fsum(detours) / len(detours))
     return np.exp(logs)
@@ -216,7 +218,7 @@ def test_the_superlative_twin_is_geks_of_every_month_with_the_25_around_it(rng, 
     prices = walk(rng, gaps=gaps)
     index, beside = made(prices, links(rng, prices), least=0.5)
     since = index.frame.index[(index.frame.index >= "2023") & index.frame["unrounded"].notna()]
-    assert len(since) > WINDOW + 10
+    assert len(since) > RULES.geks_window + 10
     expected = pd.Series(
         geks_by_definition(prices.loc[since].to_numpy(), index.quantities.loc[since].to_numpy()), index=since
     )
