@@ -15,19 +15,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
-    "errors", "config", "quality", "declarations", "units", "archive", "fetch", "store", "cells", "sources", "customs",
+    "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "archive", "fetch", "store",
+    "cells", "sources", "customs",
     "reference", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
     "imports", "index", "twins", "figures", "anomalies", "notice", "keys", "releases", "published", "documents",
-    "pipeline", "clauses", "report", "schedule",
+    "pipeline", "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
     "sqlite3", "sqlite_utils", "flask", "werkzeug", "granian", "email", "structlog", "subprocess",
 }  # fmt: skip
 PURE = (
-    "chemistry", "units", "quality", "declarations", "reference", "trade", "panels", "formulas", "multilateral",
-    "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "anomalies", "notice",
-    "figures",
+    "chemistry", "units", "quality", "judgement", "decisions", "declarations", "reference", "trade", "panels",
+    "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins",
+    "anomalies", "notice", "figures",
 )  # fmt: skip
 
 
