@@ -84,6 +84,11 @@ class OnFinding(_Reasoned):
     document: str = Field(description="SHA-256")
     read_by: str = Field(description="hash of the rules by which the document was read")
 
+    @property
+    def figure(self) -> tuple[str, str, float]:
+        """Series, period and value."""
+        return (self.series, self.period, self.value)
+
 
 class Override(_Reasoned):
     """A determination is changed: see ``pricing.judgement.Judgement``."""
@@ -152,12 +157,12 @@ class Standing:
     @property
     def accepted(self) -> frozenset[tuple[str, str, float]]:
         """(series, period, value) of figures that are no longer held back."""
-        return frozenset((f.series, f.period, f.value) for f in self._on_findings("accept"))
+        return frozenset(one.figure for one in self._on_findings("accept"))
 
     @property
     def rejected(self) -> frozenset[tuple[str, str, float, str]]:
         """(series, period, value, register) of figures that stay out and raise no finding again."""
-        return frozenset((f.series, f.period, f.value, f.read_by) for f in self._on_findings("reject"))
+        return frozenset((*one.figure, one.read_by) for one in self._on_findings("reject"))
 
     def decides(self, series: str, period: str, value: float, register: str) -> bool:
         """Tell whether a held figure is decided already."""
@@ -217,8 +222,6 @@ def check_confirm(now: Standing, number: int, actor: str) -> Decision:
         raise DecisionError(f"decision {number} waits for no second person; those that do: {waiting}")
     if actor == one.actor:
         raise DecisionError(f"decision {number} was proposed by {actor}: another person has to confirm it")
-    if isinstance(one, Override):
-        _check_free(Standing({}, now.taken), one)
     return one
 
 
@@ -237,11 +240,20 @@ def check_revoke(now: Standing, number: int) -> Literal[1, 2]:
     return one.persons if isinstance(one, Override) else 1
 
 
+def check_price(kind: str, price: float | None) -> None:
+    """Check the number of a judged price, and that no other override has one. Raises DecisionError."""
+    if kind == "price" and (price is None or not math.isfinite(price) or price <= 0):
+        raise DecisionError(f"a price is a number above zero; got {price!r}")
+    if kind != "price" and price is not None:
+        raise DecisionError(f"to {kind} names no price")
+
+
 def check_override(one: Override, now: Standing, operation: Operation, methodology: Methodology) -> None:
     """Check that an override can take effect. Raises DecisionError that names the place and the mend."""
     markets = {m.key for m in methodology.markets}
     if one.market not in markets:
         raise DecisionError(f"the methodology has no market {one.market!r}; there are {', '.join(sorted(markets))}")
+    check_price(one.kind, one.price)
     _check_periods(one)
     quoted: dict[str, set[str]] = {}
     for s in operation.series().values():
@@ -270,8 +282,6 @@ def _check_periods(one: Override) -> None:
         raise DecisionError(f"the span ends in {one.last}, before it begins in {one.first}")
     if one.kind != "price":
         return
-    if one.price is None or not math.isfinite(one.price) or one.price <= 0:
-        raise DecisionError(f"a price is above zero; got {one.price!r}")
     if one.first != one.last:
         raise DecisionError("a price is judged for one period at a time")
     ten_days = {"10": "01", "20": "11"}.get(one.first[8:], "21")

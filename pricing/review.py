@@ -5,6 +5,7 @@ The only way in for a person's judgement. Each function records one decision, or
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ def listed(ws: Workspace) -> dict[str, Any]:
     A figure that several documents repeat is listed once, as the last of them says it, with how often it was seen.
     """
     now = standing(ws)
-    asked = {(o.series, o.period, o.value, o.read_by) for o in now.proposed.values() if isinstance(o, OnFinding)}
+    asked = {one.figure for one in now.proposed.values() if isinstance(one, OnFinding)}
     hashes = {d["id"]: d["sha256"] for d in ws.store.documents()}
     held: dict[tuple[str, str, float], dict[str, Any]] = {}
     seen: Counter[tuple[str, str, float]] = Counter()
@@ -55,7 +56,7 @@ def listed(ws: Workspace) -> dict[str, Any]:
             "document": hashes.get(finding["document"]),
             "since": iso(instant(finding["vintage"])),
             "age_days": round((ws.now() - instant(finding["vintage"])).total_seconds() / 86400, 2),
-            "proposed": (series, period, value, register) in asked,
+            "proposed": (series, period, value) in asked,
         }
     return {
         "held": [{**row, "seen": seen[key]} for key, row in held.items()],
@@ -125,11 +126,7 @@ def on_finding(
         if now.decides(series, period, value, register):
             raise DecisionError(f"finding {number} is decided already: see 'lodemark review log'")
         for waiting in now.proposed.values():
-            if isinstance(waiting, OnFinding) and (waiting.series, waiting.period, waiting.value) == (
-                series,
-                period,
-                value,
-            ):
+            if isinstance(waiting, OnFinding) and waiting.figure == (series, period, value):
                 raise DecisionError(f"finding {number} has a proposal: confirm or revoke decision {waiting.number}")
         if kind == "accept":
             _check_acceptable(ws, found)
@@ -168,6 +165,7 @@ def override(
     """
     with writing(ws.data):
         facts = _head(ws, kind, reason, actor, comment)
+        decisions.check_price(kind, price)  # before the record, which holds no number that is none
         first, _, last = span.partition("/")
         one = Override(
             **facts,
@@ -188,9 +186,10 @@ def confirm(ws: Workspace, number: int, actor: str, comment: str = "") -> Confir
     """Agree to a proposed decision as the second person; it takes effect. Raises DecisionError."""
     with writing(ws.data):
         decisions.check_actor(ws.operation.review, actor)
-        proposed = decisions.check_confirm(standing(ws), number, actor)
-        if isinstance(proposed, Override):
-            decisions.check_override(proposed, Standing({}, standing(ws).taken), ws.operation, ws.methodology)
+        now = standing(ws)
+        proposed = decisions.check_confirm(now, number, actor)
+        if isinstance(proposed, Override):  # the settings, or what is in force, may have changed since
+            decisions.check_override(proposed, Standing({}, now.taken), ws.operation, ws.methodology)
         one = Confirm(**_next(ws), kind="confirm", decision=number, actor=actor, comment=comment)
         _record(ws, one, proposed)
     return one
@@ -218,7 +217,7 @@ def _next(ws: Workspace) -> dict[str, Any]:
 def _record(ws: Workspace, one: Decision, proposed: Decision | None = None) -> None:
     """Store a decision, and the figure that it lets in, in one transaction."""
     effective = proposed or (None if getattr(one, "persons", 1) > 1 else one)
-    at = pd.Timestamp(one.at).to_pydatetime()
+    at = dt.datetime.fromisoformat(one.at)
     with ws.store.writing():
         ws.store.add_decision(one.number, at, decisions.line(one))
         if isinstance(effective, OnFinding) and effective.kind == "accept":
@@ -246,7 +245,8 @@ def _check_acceptable(ws: Workspace, found: dict[str, Any]) -> None:
     later = later[later["vintage"] > found["vintage"]]
     if len(later):
         last = later.iloc[-1]
+        told = f"{float(last['value'])!r} ({last['status']}, {iso(instant(int(last['vintage'])))})"
         raise DecisionError(
-            f"finding {found['id']}: since then {name} {period} became known as {last['value']!r} ({last['status']}, "
-            f"{iso(instant(int(last['vintage'])))}): the held figure is no news; reject it"
+            f"finding {found['id']}: since then {name} {period} became known as {told}: "
+            "the held figure is no news; reject it"
         )
