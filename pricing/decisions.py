@@ -100,6 +100,7 @@ class Override(_Reasoned):
     last: str
     origin: str = ""
     price: float | None = None
+    unit: str = Field(default="", description="of the price: the market's, by the method of the day")
 
 
 class Revoke(_Reasoned):
@@ -147,7 +148,7 @@ class Standing:
     @property
     def judgements(self) -> tuple[Judgement, ...]:
         """Overrides in force, in order of their numbers."""
-        names = ("kind", "market", "frequency", "first", "last", "reason", "origin", "price", "comment")
+        names = ("kind", "market", "frequency", "first", "last", "reason", "origin", "price", "unit", "comment")
         return tuple(
             Judgement(decision=n, since=since, actors=actors, **{name: getattr(one, name) for name in names})
             for n, (one, since, actors) in sorted(self.taken.items())
@@ -284,10 +285,8 @@ def _check_periods(one: Override) -> None:
         return
     if one.first != one.last:
         raise DecisionError("a price is judged for one period at a time")
-    ten_days = {"10": "01", "20": "11"}.get(one.first[8:], "21")
-    begun = one.first[:8] + ten_days if one.frequency == "ten-day" else one.first
-    if begun > one.at[: len(begun)]:
-        raise DecisionError(f"{one.first} has not begun: no price can be judged for it")
+    if str(pd.Period(one.first, "M" if one.frequency == "monthly" else "D").end_time.date()) > one.at[:10]:
+        raise DecisionError(f"{one.first} is not over: no price can be judged for it yet")
     if one.frequency == "daily" and dt.date.fromisoformat(one.first).weekday() > 4:
         raise DecisionError(f"{one.first} is no weekday: a month is the mean of its weekdays")
 

@@ -394,12 +394,19 @@ def _bearing(
 ) -> tuple[Judgement, ...]:
     """Overrides of one market that bear on what is quoted for this audience.
 
-    A judged price of a market with closed quotations is withheld: it could repeat one of them.
+    A judged price of a market with closed quotations is withheld: it could repeat one of them. One in another
+    unit than the market's (the method has changed since) is no price of this market: the period has none.
     """
     here = {f: quoted[market.key, f] for f in FREQUENCIES if (market.key, f) in quoted}
     closed = any(q.closed for q in here.values())
+
+    def fitting(one: Judgement) -> Judgement:
+        if one.kind != "price":
+            return one
+        return replace(one, withheld=closed) if one.unit == market.unit else replace(one, kind="suspend", price=None)
+
     return tuple(
-        replace(j, withheld=True) if closed and j.kind == "price" else j
+        fitting(j)
         for j in judged
         if j.market == market.key
         if not j.origin or (j.frequency in here and j.origin in _origins(here[j.frequency]))

@@ -36,7 +36,7 @@ class Judgement:
     origin : str
         For ``exclude`` and ``include``.
     price : float or None
-        For ``price`` [the market's unit].
+        For ``price`` [``unit``].
     actors, comment
         Who decided, and in which words: for auditors only.
     withheld : bool
@@ -53,6 +53,7 @@ class Judgement:
     since: str
     origin: str = ""
     price: float | None = None
+    unit: str = ""
     actors: tuple[str, ...] = ()
     comment: str = ""
     withheld: bool = False

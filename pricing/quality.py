@@ -69,7 +69,7 @@ def hold_back(
             held[position] = False
             continue
         check = "period-to-come" if to_come[position] else "not-positive"
-        message = f"{row['series']} {row['period']}: {row['value']!r} " + (
+        message = f"{row['series']} {row['period']}: {float(row['value'])!r} " + (
             f"is of a period that had not begun on {known_on}" if to_come[position] else "is not above zero"
         )
         evidence = {"value": float(row["value"])}

@@ -176,6 +176,7 @@ def override(
             last=last or first,
             origin=origin,
             price=price,
+            unit="" if price is None else next((m.unit for m in ws.methodology.markets if m.key == market), ""),
         )
         decisions.check_override(one, standing(ws), ws.operation, ws.methodology)
         _record(ws, one)

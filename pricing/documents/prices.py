@@ -258,8 +258,8 @@ class _Records:
         parts += [self._carried[rows]]
         if self._priced:
             parts += [[self._days_priced(p) for p in self._periods[rows]]]
-        judged = [(p, self._judgement(p), self._days_judged.get(p)) for p in self._periods[rows]]
-        parts += [j for j in judged if j[1] != "none" or j[2]]
+        if self._judged or self._days_judged:
+            parts += [[self._judgement(p), self._days_judged.get(p)] for p in self._periods[rows]]
         parts += [words[rows] for words in self._words.values()]
         parts += [numbers[rows] for numbers in (*self._numbers.values(), *self._extra.values())]
         digest = hashlib.sha256(orjson.dumps(parts))

@@ -151,7 +151,8 @@ DAILY = Operation(sources={"free": source("free", "open", {"frequency": "daily"}
         ({"kind": "price"}, None, "above zero; got None"),
         ({"price": 5.0}, None, "to suspend names no price"),
         ({"kind": "price", "price": 5.0, "first": "2026-09"}, None, "one period at a time"),
-        ({"kind": "price", "price": 5.0, "first": "2026-12", "last": "2026-12"}, None, "2026-12 has not begun"),
+        ({"kind": "price", "price": 5.0, "first": "2026-12", "last": "2026-12"}, None, "2026-12 is not over"),
+        ({"kind": "price", "price": 5.0, "first": "2026-11", "last": "2026-11"}, None, "2026-11 is not over"),
         ({"kind": "price", "price": 5.0, "frequency": "daily", **SATURDAY}, DAILY, "2026-11-21 is no weekday"),
     ],
 )  # fmt: skip

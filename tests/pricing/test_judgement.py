@@ -22,6 +22,7 @@ ORIGINS = ("a", "b", "c", "d")
 
 def judged(kind, first="2025-01-02", last="", **facts) -> Judgement:
     about = {"market": "tin/metal/XCN", "frequency": "daily", "reason": "publisher-error", "since": "2025-02-01T00:00Z"}
+    about["unit"] = "USD/t"
     return Judgement(**{"decision": 1, "kind": kind, "first": first, "last": last or first, **about, **facts})
 
 
@@ -179,3 +180,11 @@ def test_a_judged_price_beside_closed_quotations_is_withheld_from_the_public_and
     row = public.months.loc["2025-03"]
     assert row["status"] == "confidential" and math.isnan(row["unrounded"]) and math.isnan(row["value"])
     assert internal.months.loc["2025-03", "unrounded"] == 104.0
+
+
+def test_a_price_that_was_judged_in_another_unit_is_no_price_of_the_market():
+    """A change of method may bring another unit: the old number would be wrong by the content of the product."""
+    made, observed = daily(free=100.0, other=100.0)
+    got = tin(made, observed, judged("price", "2025-01-02", price=140.0, unit="USD/t Sn contained"))
+    assert got.frame("daily").loc["2025-01-02", "status"] == "suspended"
+    assert got.frame("daily")["unrounded"].isna().sum() == 1
