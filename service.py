@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pricing import __version__
+from pricing.commands.review import review_commands
 from pricing.errors import ConfigError, PricingError
 
 if TYPE_CHECKING:
@@ -614,6 +615,11 @@ def report_quality(
         click.echo(text, nl=False)
     else:
         output.write_text(text, "utf-8")
+
+
+# --------------------------------------------------------------------------------------- review
+
+main.add_command(review_commands(_workspace, _table))
 
 
 # ------------------------------------------------------------------------------------------ keys

@@ -50,7 +50,7 @@ def judged(
     Parameters
     ----------
     releases : sequence of mappings
-        Of the span: ``release, method, method_matches, decisions, chained``.
+        Of the span: ``release, method, method_matches, decisions, decisions_match, chained``.
     method : mapping
         What the last release says of its method.
     proof : mapping
@@ -104,9 +104,16 @@ def _judgement(f: _Facts) -> _Answer:
         f"{decisions} decisions by hand are counted in the manifests of {len(f.releases)} releases",
         f"determinations whose record tells of judgement: {judged_by_hand}",
     ]
-    if decisions or judged_by_hand:
-        return "not shown", [*told, "their reasons and actors are not read by this report"]
-    return "in part", [*told, "settings that mark quotations void or keep series out are hashed, and not counted here"]
+    kinds = ", ".join(f"{r['kind']} for {r['reason']} {r['ever']}" for r in f.table("judgement", "decisions")) or "none"
+    differing = sum(not r["decisions_match"] for r in f.releases)
+    unknown = f.of("judgement")["decisions_named_and_not_in_the_log"]
+    return _verdict(differing + unknown, len(f.releases), "in part"), [
+        *told,
+        f"decisions by kind and reason, each with its actor in the log: {kinds}",
+        f"releases whose hash of the log is not that of the log: {differing} of {len(f.releases)}",
+        f"decisions that a record names and the log does not hold: {unknown}",
+        "settings that mark quotations void or keep series out are hashed, and not counted here",
+    ]
 
 
 def _importance(f: _Facts) -> _Answer:
@@ -248,7 +255,7 @@ def _review(f: _Facts) -> _Answer:
 
 _CLAUSES: tuple[tuple[str, str, str, Callable[[_Facts], _Answer], str], ...] = (
     ("Annex II 1(a)", "criteria and procedures", LOOKED_UP, _criteria, "/v1/methodology, methodology.toml"),
-    ("Annex II 1(b)", "consistency of judgement", LOOKED_UP, _judgement, "manifest.json: decisions"),
+    ("Annex II 1(b)", "consistency of judgement", LOOKED_UP, _judgement, "lodemark review log; manifest.json"),
     ("Annex II 1(c)", "relative importance of each type of data", LOOKED_UP, _importance, f"{_PRICES}: contributors"),
     ("Annex II 1(d)", "least transaction data, or why none", LOOKED_UP, _minimum, "/v1/indices/{id}: coverage"),
     ("Annex II 1(e)", "procedure when data fall short", LOOKED_UP, _fallback, f"{_PRICES}: status, type"),

@@ -331,14 +331,35 @@ class Fetching(Settings):
     allow_private: bool = Field(default=False, description="allow addresses of this machine and its network")
 
 
+class Persons(Settings):
+    """How many persons a decision needs. With 2 it is proposed until another one confirms it."""
+
+    accept: Literal[1, 2] = Field(default=1, description="of a figure that was held back")
+    override: Literal[1, 2] = Field(default=1, description="of a determination; its end needs as many")
+
+
+class Review(Settings):
+    """Who may decide by hand what was held back, and override a determination."""
+
+    persons: Persons = Persons()
+    actors: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), description="empty: anybody named")
+
+    @model_validator(mode="after")
+    def _enough(self) -> Review:
+        if len(set(self.actors)) == 1 and 2 in (self.persons.accept, self.persons.override):
+            raise ValueError("review.persons asks for two persons, and review.actors names one")
+        return self
+
+
 class Operation(Settings):
-    """``config.toml``: what is collected, when it is published."""
+    """``config.toml``: what is collected, when it is published, who decides."""
 
     data: Path = Path("data")
     methodology: Path = Path("methodology")
     publish: Publish = Publish()
     web: Web = Web()
     fetch: Fetching = Fetching()
+    review: Review = Review()
     sources: dict[Slug, Source] = {}
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@
     │   └── ParseError           the document is not what it should be: look at it
     ├── UnitError                a conversion that has no published factor
     ├── MethodError              the methodology does not allow what was asked
+    ├── DecisionError            a person's decision is refused: nothing was recorded
     └── ReleaseError             a release cannot be made, or does not verify
         └── VerificationError    one named file or signature is wrong
 
@@ -53,6 +54,10 @@ class UnitError(PricingError):
 
 class MethodError(PricingError):
     """The methodology does not allow what was asked."""
+
+
+class DecisionError(PricingError):
+    """A decision by hand is not one that can be taken; the message says why."""
 
 
 class ReleaseError(PricingError):

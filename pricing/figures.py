@@ -20,6 +20,7 @@ from pricing.config import Audience, Basket, Market, Methodology, Operation, Ser
 from pricing.errors import ConfigError, MethodError, UnitError
 from pricing.imports import ImportIndex, import_index
 from pricing.index import Index, Link, capped, fixed_basket, value_shares
+from pricing.judgement import Judgement, applied, priced_periods
 from pricing.spreads import Gap, Spread
 from pricing.twins import Twins, twins
 
@@ -50,6 +51,8 @@ class MarketPrices:
     monthly: reference.Prices | None
     months: pd.DataFrame
     ten_day: reference.Prices | None = None
+    judgements: tuple[Judgement, ...] = ()
+    """Overrides in force that bear on these prices."""
 
     def made(self, frequency: str) -> reference.Prices | None:
         """Return the determinations of one frequency from its own contributors."""
@@ -368,8 +371,16 @@ def prices(
     methodology: Methodology,
     bases: Iterable[Mapping[str, Any]],
     known_on: str,
+    overrides: Iterable[Judgement] = (),
 ) -> dict[str, MarketPrices]:
-    """Determine the reference prices of all markets, in the order of the methodology."""
+    """Determine the reference prices of all markets, in the order of the methodology.
+
+    Parameters
+    ----------
+    overrides : iterable of Judgement
+        Those in force. One about an origin that this audience's prices do not rest on has no effect.
+    """
+    judged = list(overrides)
     by_market: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for base in bases:
         by_market.setdefault((base["market"], base["frequency"]), []).append(base)
@@ -377,16 +388,58 @@ def prices(
     out = {}
     for market in methodology.markets:
         found: dict[str, reference.Prices] = {}
+        own = _bearing(market, quoted, judged)
         for frequency in FREQUENCIES:
             quote = quoted.get((market.key, frequency))
             if quote is not None:
                 dated = by_market.get((market.key, frequency), [])
-                found[frequency] = disclosed(reference.determine(quote, dated, rules))
+                here = [j for j in own if j.frequency == frequency]
+                made = reference.determine(_with_periods(quote, here), dated, rules, here)
+                found[frequency] = disclosed(made)
         if found:
             daily, ten_day, monthly = (found.get(f) for f in FREQUENCIES)
             months = _months(daily if daily is not None else ten_day, monthly, methodology, known_on)
-            out[market.key] = MarketPrices(market, daily, monthly, months, ten_day)
+            of_months = [j for j in own if j.frequency == "monthly"]
+            if absent := priced_periods(of_months, months.index):
+                months = months.reindex(sorted([*months.index, *absent]))
+            months = applied(months, of_months, market.rounding)  # a month of days is overridden as a whole
+            out[market.key] = MarketPrices(market, daily, monthly, months, ten_day, own)
     return out
+
+
+def _bearing(
+    market: Market, quoted: Mapping[tuple[str, str], reference.Quotes], judged: Sequence[Judgement]
+) -> tuple[Judgement, ...]:
+    """Overrides of one market that bear on what is quoted for this audience.
+
+    A judged price of a market with closed quotations is withheld: it could repeat one of them. One in another
+    unit than the market's (the method has changed since) is no price of this market: the period has none.
+    """
+    here = {f: quoted[market.key, f] for f in FREQUENCIES if (market.key, f) in quoted}
+    closed = any(q.closed for q in here.values())
+
+    def fitting(one: Judgement) -> Judgement:
+        if one.kind != "price":
+            return one
+        return replace(one, withheld=closed) if one.unit == market.unit else replace(one, kind="suspend", price=None)
+
+    return tuple(
+        fitting(j)
+        for j in judged
+        if j.market == market.key
+        if not j.origin or (j.frequency in here and j.origin in _origins(here[j.frequency]))
+    )
+
+
+def _with_periods(quote: reference.Quotes, judgements: Sequence[Judgement]) -> reference.Quotes:
+    """Add a row, in which nobody quoted, for each period that has a judged price only."""
+    absent = priced_periods(judgements, quote.usd_per_t.index)
+    if not absent:
+        return quote
+    periods = pd.Index(sorted([*quote.usd_per_t.index, *absent]), dtype=object)
+    numbers = {n: getattr(quote, n).reindex(periods) for n in ("value", "usd_per_t", "fx", "vat")}
+    words = {n: getattr(quote, n).reindex(periods, fill_value="") for n in ("status", "fx_period")}
+    return replace(quote, **numbers, **words)
 
 
 def _months(

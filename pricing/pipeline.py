@@ -25,7 +25,20 @@ import pandas as pd
 import structlog
 from apscheduler.triggers.cron import CronTrigger
 
-from pricing import __version__, cells, customs, documents, figures, keys, notice, published, quality, releases, sources
+from pricing import (
+    __version__,
+    cells,
+    customs,
+    decisions,
+    documents,
+    figures,
+    keys,
+    notice,
+    published,
+    quality,
+    releases,
+    sources,
+)
 from pricing.archive import Archive
 from pricing.config import (
     Audience,
@@ -373,9 +386,11 @@ def _read(
         if not any(f["document"] == document["id"] for f in ws.store.findings()):
             ws.store.add_findings(at, name, [Finding("layout", "error", message)], document["id"])
         return Outcome(name, "refused", message)
-    kept, held = quality.hold_back(parsed.observations, series, at.date())
+    decided = decisions.standing(decisions.read(ws.store.decisions()))
+    kept, held = quality.hold_back(parsed.observations, series, at.date(), decided.accepted)
     kept = quality.with_statuses(kept, series)
     doubtful = [(f.series or "", f.period or "") for f in held]
+    held = [f for f in held if (f.series, f.period, f.evidence["value"], register) not in decided.rejected]
     published = parsed.published
     if published is not None and published > (at + dt.timedelta(days=1)).date():
         held.append(Finding("stamp-to-come", "warning", f"is stamped {published}, which has not come: not believed"))
@@ -728,7 +743,8 @@ def _figures(
     due = figures.bases_due(quoted, ws.methodology, known_bases, known_on)
     # stored once the release stands
     bases = [*map(dict, known_bases), *({**base, "vintage": micros(at)} for base in due)]
-    priced = figures.prices(quoted, ws.methodology, bases, known_on)
+    overrides = decisions.standing(decisions.read(ws.store.decisions(at))).judgements
+    priced = figures.prices(quoted, ws.methodology, bases, known_on, overrides)
     units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
     production = figures.Production(_production(ws.store, units_of, at), units_of, ws.methodology.tonnages, micros(at))
     read = {name: cells.read_months(ws.store, name, at) for name in declared}
@@ -856,6 +872,7 @@ def _manifest(
     } | eligible.customs
     method = methodology_bytes(ws.methodology)
     ws.archive.put(method)
+    log_of_decisions = ws.store.decisions(at)
     return {
         "audience": edition.audience,
         "vintage": edition.vintage,
@@ -866,7 +883,10 @@ def _manifest(
         "codes": {"sha256": ws.archive.put(ws.methodology.codes_raw.encode())} if ws.methodology.codes_raw else None,
         "register": {"sha256": hashlib.sha256(register).hexdigest()},
         "operation": {"sha256": ws.archive.put(canonical(ws.operation))},
-        "decisions": {"number": 0, "sha256": hashlib.sha256(b"").hexdigest()},
+        "decisions": {
+            "number": len(log_of_decisions),
+            "sha256": ws.archive.put("".join(f"{line}\n" for line in log_of_decisions).encode()),
+        },
         "documents": [
             {"source": d["source"], "sha256": d["sha256"], "vintage": iso(instant(d["vintage"]))}
             for d in ws.store.documents(as_of=at)

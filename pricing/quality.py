@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +33,10 @@ class Finding:
 
 
 def hold_back(
-    observations: pd.DataFrame, series: Mapping[str, Series], known_on: dt.date
+    observations: pd.DataFrame,
+    series: Mapping[str, Series],
+    known_on: dt.date,
+    accepted: Collection[tuple[str, str, float]] = (),
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Hold back figures that cannot be what they say: not above zero, or of a period to come.
 
@@ -45,6 +48,8 @@ def hold_back(
     known_on : date
         The day on which the figures were learnt. A period that begins later is to come; one day of
         grace covers time zones east of ours.
+    accepted : collection of (series, period, value)
+        Figures that somebody accepted: they are not held back.
 
     Returns
     -------
@@ -57,15 +62,19 @@ def hold_back(
     not_positive = observations["series"].isin(strict).to_numpy(dtype=bool) & ~(values > 0)
     to_come = np.array([period > latest[: len(period)] for period in periods], dtype=bool)
     findings = []
-    for position in (not_positive | to_come).nonzero()[0].tolist():
+    held = not_positive | to_come
+    for position in held.nonzero()[0].tolist():
         row = observations.iloc[position]
+        if (row["series"], row["period"], float(row["value"])) in accepted:
+            held[position] = False
+            continue
         check = "period-to-come" if to_come[position] else "not-positive"
-        message = f"{row['series']} {row['period']}: {row['value']!r} " + (
+        message = f"{row['series']} {row['period']}: {float(row['value'])!r} " + (
             f"is of a period that had not begun on {known_on}" if to_come[position] else "is not above zero"
         )
         evidence = {"value": float(row["value"])}
         findings.append(Finding(check, "error", message, row["series"], row["period"], evidence))
-    return observations[~(not_positive | to_come)], findings
+    return observations[~held], findings
 
 
 def with_statuses(observations: pd.DataFrame, series: Mapping[str, Series]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pricing.config import Basis, Determination, Market, Series
+from pricing.judgement import Judgement, applied, set_aside
 
 Floats = npt.NDArray[np.float64]
 
@@ -320,7 +321,12 @@ def weighted_median(values: Floats, weights: Floats) -> Floats:
     return np.where(np.isfinite(middle) & (total[:, 0] > 0), middle, np.nan)
 
 
-def determine(quotes: Quotes, bases: Sequence[Mapping[str, Any]], rules: Determination) -> Prices:
+def determine(
+    quotes: Quotes,
+    bases: Sequence[Mapping[str, Any]],
+    rules: Determination,
+    judgements: Sequence[Judgement] = (),
+) -> Prices:
     """Form the reference price of each period from the quotations of one market.
 
     Parameters
@@ -330,6 +336,8 @@ def determine(quotes: Quotes, bases: Sequence[Mapping[str, Any]], rules: Determi
         The dated bases of this market and frequency.
     rules : Determination
         Thresholds of the methodology.
+    judgements : sequence of Judgement
+        Overrides in force of this market and frequency, whose origins quote here.
 
     Returns
     -------
@@ -346,16 +354,25 @@ def determine(quotes: Quotes, bases: Sequence[Mapping[str, Any]], rules: Determi
     adjusted = raw / ratio
     excluded = np.full(raw.shape, "", dtype=object)
     excluded[~np.isnan(raw) & np.isnan(ratio)] = "no-basis"
-    weight, _ = combine(adjusted, _tier_weights(quotes.series, chosen, rules), excluded, rules)
+    kept = None
+    if judgements:
+        judged, kept = set_aside(judgements, usd_per_t.index, origins, ages)
+        excluded = np.where((judged != "") & ~np.isnan(raw), judged, excluded)
+    weight, _ = combine(adjusted, _tier_weights(quotes.series, chosen, rules), excluded, rules, kept)
     used = ~np.isnan(adjusted) & (excluded == "")
     frame = _grade(quotes, adjusted, used, ages, chosen, weight, rules)
+    frame = applied(frame, judgements, quotes.market.rounding)
     if quotes.frequency == "daily":
         frame = _carried(frame, rules.carry_days)
     return Prices(quotes, frame, origins, chosen, ages, adjusted, ratio, weight, excluded)
 
 
 def combine(
-    adjusted: Floats, tier_weight: Floats, excluded: npt.NDArray[np.object_], rules: Determination
+    adjusted: Floats,
+    tier_weight: Floats,
+    excluded: npt.NDArray[np.object_],
+    rules: Determination,
+    kept: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, Floats]:
     """Exclude on the cross-section, weigh and cap, and take the weighted median of each row.
 
@@ -366,6 +383,8 @@ def combine(
     tier_weight : float array, (t, m)
     excluded : object array, (t, m)
         Rules that exclude already, empty text elsewhere; those of the cross-section are written into it.
+    kept : bool array, (t, m), optional
+        Origins that the cross-section may not exclude.
 
     Returns
     -------
@@ -374,7 +393,10 @@ def combine(
     price : float array, (t,) [USD/t]
         NaN where nobody is left, or those who are left lie further apart than ``rules.widest``.
     """
+    free = None if kept is None else kept & (excluded == "")
     _exclude_on_cross_section(adjusted, excluded, rules.max_spread)
+    if free is not None:
+        excluded[free] = ""
     used = ~np.isnan(adjusted) & (excluded == "")
     weight = np.where(used, tier_weight, 0.0)
     total = weight.sum(axis=1, keepdims=True)

@@ -7,6 +7,7 @@ pure. Both forms of the report are made from the same tables, so they cannot dif
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from zoneinfo import ZoneInfo
 import orjson
 from apscheduler.triggers.cron import CronTrigger
 
-from pricing import clauses, published, releases
+from pricing import clauses, decisions, published, releases
 from pricing.config import Audience
 from pricing.pipeline import Workspace
 from pricing.releases import Release
@@ -96,6 +97,8 @@ class Evidence:
     indicators: list[dict[str, Any]] = field(default_factory=list)
     documents: list[dict[str, Any]] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+    """The whole log up to the last release: what a decision of before the span still does is judgement in it."""
     published: list[tuple[str, int, int, int]] = field(default_factory=list)
     proof: dict[str, Any] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
@@ -135,11 +138,12 @@ def gather(ws: Workspace, span: Span, audience: Audience = "public") -> Evidence
         ws.store.kind,
         made=instants,
         due=wanted,
-        releases=[_release_facts(r, every) for r in chosen],
+        releases=[_release_facts(ws, r, every) for r in chosen],
         methodology=_document(last, "methodology.json"),
         indices=_document(last, "indices.json")["indices"],
         documents=[d for d in ws.store.documents(known) if d["vintage"] > after],
         findings=[f for f in ws.store.findings(known) if f["vintage"] > after],
+        decisions=[one.model_dump(mode="json") for one in decisions.read(ws.store.decisions(known))],
         published=published.query(
             root / "published.db", lambda db: db.execute(_PUBLISHED, (chosen[0].number, last.number)).fetchall()
         ),
@@ -169,7 +173,7 @@ def _document(made: Release, name: str) -> dict[str, Any]:
     return dict(orjson.loads((made.folder / name).read_bytes()))
 
 
-def _release_facts(made: Release, every: Sequence[Release]) -> dict[str, Any]:
+def _release_facts(ws: Workspace, made: Release, every: Sequence[Release]) -> dict[str, Any]:
     manifest = made.manifest
     sources = [s for s in _document(made, "sources.json")["sources"] if s.get("data")]
     method = manifest["files"].get("methodology.toml", {}).get("sha256")
@@ -177,9 +181,12 @@ def _release_facts(made: Release, every: Sequence[Release]) -> dict[str, Any]:
     chained = manifest["previous"] is None or (
         previous is not None and manifest["previous"]["sha256"] == previous.manifest_sha256
     )
+    log = ws.store.decisions(dt.datetime.fromisoformat(manifest["vintage"]))
+    digest = hashlib.sha256("".join(f"{line}\n" for line in log).encode()).hexdigest()
     return {
         "release": made.number,
         "released_at": manifest["released_at"],
+        "decisions_match": manifest["decisions"] == {"number": len(log), "sha256": digest},
         "method": manifest["methodology"]["id"],
         "method_matches": method == manifest["methodology"]["sha256"],
         "decisions": manifest["decisions"]["number"],
@@ -239,7 +246,7 @@ def assemble(found: Evidence) -> dict[str, Any]:
         "determinations": _determinations(found),
         "findings": _findings(found),
         "indicators": _indicators(found),
-        "judgement": _absent(found),
+        "judgement": _judgement(found),
     }
     return {
         "title": TITLE,
@@ -424,7 +431,9 @@ def _determinations(found: Evidence) -> dict[str, Any]:
         "priced_of_own_contributors": len(priced),
         "records_lacking_a_field": sum(any(f not in d for f in _RECORD) for d in own),
         "means_without_records": sum("contributors" not in d and "records" not in d for d in every),
-        "weights_not_summing_to_1": sum(abs(sum(r["weight"] for r in d["contributors"]) - 1) > 1e-9 for d in priced),
+        "weights_not_summing_to_1": sum(
+            abs(sum(r["weight"] for r in d["contributors"]) - 1) > 1e-9 for d in priced if d["type"] != "judged"
+        ),
         "normal_without_price": sum(d["status"] == "normal" and d["value"] is None for d in every),
         "price_without_normal_status": sum(d["status"] != "normal" and d["value"] is not None for d in every),
         "judged_by_hand": sum(d.get("judgement", "none") != "none" for d in own),
@@ -473,9 +482,16 @@ def _indicators(found: Evidence) -> dict[str, Any]:
     return _section("Indicators of imports", "Months of each product, origin and leg.", figures, rules=rows)
 
 
-def _absent(found: Evidence) -> dict[str, Any]:
+def _judgement(found: Evidence) -> dict[str, Any]:
+    counts = Counter((d["kind"], d.get("reason", "none")) for d in found.decisions)
+    of_span = Counter((d["kind"], d.get("reason", "none")) for d in found.decisions if found.span.holds(d["at"]))
+    known = {d["number"] for d in found.decisions}
+    named = {
+        j["decision"] for d in found.determinations if isinstance(d.get("judgement"), list) for j in d["judgement"]
+    }
     figures = {
         "decisions": found.releases[-1]["decisions"] if found.releases else None,
+        "decisions_named_and_not_in_the_log": len(named - known),
         "forecast_files": found.others.get("forecasts"),
         "detector_files": found.others.get("alerts"),
     }
@@ -484,8 +500,9 @@ def _absent(found: Evidence) -> dict[str, Any]:
         for what, n in (("No forecast", "forecast_files"), ("No record of a detector", "detector_files"))
         if not figures[n]
     ]
-    says = " ".join([*told, "Decisions by hand are counted in the manifest."])
-    return _section("Judgement, forecasts, detectors", says, figures)
+    says = " ".join([*told, "Decisions by hand are those of the log, whose hash is in the manifest."])
+    rows = [{"kind": k, "reason": r, "ever": n, "in_span": of_span[k, r]} for (k, r), n in sorted(counts.items())]
+    return _section("Judgement, forecasts, detectors", says, figures, decisions=rows)
 
 
 # ------------------------------------------------------------------------------------ readable

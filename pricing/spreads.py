@@ -307,7 +307,7 @@ def _leading_vat(made: Prices) -> pd.Series:
     rank = np.array([get_args(Tier).index(s.tier) for s in made.quotes.series] + [0])
     lead = np.where(made.weight > 0, made.weight - 1e-9 * rank[made.chosen], -np.inf).argmax(axis=1)
     position = made.chosen[rows, lead]
-    priced = made.frame["unrounded"].notna().to_numpy()
+    priced = made.frame["unrounded"].notna().to_numpy() & (made.weight > 0).any(axis=1)  # a judged price has no leader
     return pd.Series(vat[rows, position][priced], index=made.frame.index[priced])
 
 

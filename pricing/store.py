@@ -52,6 +52,23 @@ def m002_customs(db: sqlite_utils.Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m003_decisions(db: sqlite_utils.Database) -> None:
+    """The log of decisions; it and the observations refuse to be edited, by whatever hand."""
+    db.execute("CREATE TABLE decision (number INTEGER PRIMARY KEY, at INTEGER NOT NULL, record TEXT NOT NULL) STRICT")
+    db.execute(
+        "CREATE TRIGGER decision_gapless BEFORE INSERT ON decision WHEN NEW.number <>"
+        " (SELECT coalesce(max(number), 0) + 1 FROM decision)"
+        " BEGIN SELECT RAISE(ABORT, 'decisions are numbered without a gap'); END"
+    )
+    for table in ("decision", "observation"):
+        for what in ("UPDATE", "DELETE"):
+            db.execute(
+                f"CREATE TRIGGER {table}_no_{what.lower()} BEFORE {what} ON {table}"
+                f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+            )
+
+
 _CUSTOMS = """
 CREATE TABLE cell (
     id INTEGER PRIMARY KEY, source TEXT NOT NULL, code TEXT NOT NULL, reporter TEXT NOT NULL, partner TEXT NOT NULL,
@@ -440,6 +457,22 @@ class Store:
         frame = frame[last & (frame["status"] != "withdrawn").to_numpy(dtype=bool)]
         return frame.astype({"value": "float64", "vintage": "int64", "document": "int64"}).reset_index(drop=True)
 
+    def add_observation(
+        self, document: int, source: str, vintage: dt.datetime, series: str, period: str, value: float, status: str
+    ) -> None:
+        """Store one figure of a document that was held back when it was read, as learnt at ``vintage``.
+
+        Raises StoreError when the vintage is not later than the last release, or than what is known of the series.
+        """
+        with self.writing():
+            ids = self._series_ids(source, [series])
+            at, row = self._ordered(micros(vintage), ids), ids[series]
+            self._conn.execute("INSERT OR IGNORE INTO precision VALUES (?, ?, ?)", (document, row, _places(value)))
+            self._conn.execute(
+                "INSERT INTO observation VALUES (?, ?, ?, ?, ?, ?)", (row, period, at, value, status, document)
+            )
+            self._conn.execute("UPDATE series SET last_vintage = ? WHERE id = ?", (at, row))
+
     def history(self, series: str, period: str | None = None) -> pd.DataFrame:
         """Every vintage of a series (or of one period): ``period, vintage, value, status, document``."""
         rows = self._conn.execute(
@@ -486,6 +519,35 @@ class Store:
         """Findings known at ``as_of``, oldest first."""
         rows = self.db.query("SELECT * FROM finding WHERE vintage <= ? ORDER BY id", (_limit(as_of),))
         return [{**row, "evidence": orjson.loads(row["evidence"])} for row in rows]
+
+    # -------------------------------------------------------------- decisions
+
+    def decisions(self, as_of: dt.datetime | None = None) -> list[str]:
+        """Return the log of decisions up to ``as_of``, a line each, as ``pricing.decisions.line`` writes them."""
+        rows = self._conn.execute("SELECT record FROM decision WHERE at <= ? ORDER BY number", (_limit(as_of),))
+        return [record for (record,) in rows]
+
+    def add_decision(self, number: int, at: dt.datetime, record: str) -> None:
+        """Add the next line to the log of decisions, for good.
+
+        Raises StoreError when it is not after the last release and the last decision, or not the next one.
+        """
+        with self.writing():
+            last = self._conn.execute("SELECT coalesce(max(number), 0), coalesce(max(at), 0) FROM decision").fetchone()
+            if number != last[0] + 1:
+                raise StoreError(f"decision {number} is not the next one: the log ends with {last[0]}; decide again")
+            released = self._conn.execute("SELECT coalesce(max(vintage), 0) FROM release").fetchone()[0]
+            if micros(at) < last[1] or micros(at) <= released:
+                latest = iso(instant(max(last[1], released)))
+                raise StoreError(f"the clock says {iso(at)}, and a decision or a release of {latest} is recorded")
+            self._conn.execute("INSERT INTO decision VALUES (?, ?, ?)", (number, micros(at), record))
+
+    def register_of(self, document: int, vintage: int) -> str:
+        """Return the hash of the rules by which a document was read at a vintage; empty where it was not."""
+        row = self._conn.execute(
+            "SELECT register FROM parsed WHERE document = ? AND vintage = ?", (document, vintage)
+        ).fetchone()
+        return str(row[0]) if row else ""
 
     # ----------------------------------------------------------------- bases
 

@@ -8,27 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from pricing import config, demonstration, figures, sources
+from pricing import config, decisions, demonstration, figures, sources
 from pricing.web.app import create_app
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
-    "errors", "config", "quality", "declarations", "units", "archive", "fetch", "store", "cells", "sources", "customs",
-    "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining",
-    "aggregation", "imputation", "replica", "imports", "index", "twins", "figures", "sensitivity", "anomalies", "notice",
-    "keys", "releases", "published", "documents",
-    "pipeline", "clauses", "report", "schedule",
+    "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "archive", "fetch", "store",
+    "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas",
+    "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
+    "sensitivity", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline", "review",
+    "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
     "sqlite3", "sqlite_utils", "flask", "werkzeug", "granian", "email", "structlog", "subprocess",
 }  # fmt: skip
 PURE = (
-    "chemistry", "units", "quality", "declarations", "slips", "reference", "fallback", "spreads", "trade", "panels",
-    "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins",
-    "anomalies", "notice", "figures", "sensitivity",
+    "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "reference", "fallback",
+    "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
+    "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity",
 )  # fmt: skip
 
 
@@ -137,6 +137,29 @@ def test_only_the_two_databases_know_sqlite():
     assert importers("sqlite3") <= {"pricing.store", "pricing.published", "pricing.web.api"}
     of_web = {use for name in modules() if name.startswith("pricing.web") for use in calls(name)}
     assert {use for use in of_web if use.startswith("sqlite3.")} <= {"sqlite3.Error", "sqlite3.Connection"}
+
+
+def test_no_other_hand_changes_a_figure():
+    """Observations and decisions are only ever added, and a decision only by the review; triggers refuse the rest."""
+    statements = {
+        (name, " ".join(node.value.split()))
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    edits = re.compile(r"\b(UPDATE|DELETE FROM|REPLACE INTO|DROP TABLE|DROP TRIGGER) +(observation|decision)\b", re.I)
+    assert not {(name, text) for name, text in statements if edits.search(text)}
+    added = re.compile(r"\bINSERT[ A-Z]* INTO (observation|decision)\b")
+    assert {name for name, text in statements if added.search(text)} == {"pricing.store"}
+    users = {name for name in modules() for use in calls(name) if use.endswith((".add_decision", ".add_observation"))}
+    assert users == {"pricing.review"}
+    assert {name for name in modules() if "pricing.review" in imported(name)} == {"pricing.commands.review"}
+
+
+def test_every_reason_code_is_published_with_its_text():
+    text = (ROOT / "docs" / "method.md").read_text("utf-8")
+    for code, (says, kinds) in decisions.REASONS.items():
+        assert f"| `{code}` | {', '.join(sorted(kinds))} | {says} |" in text, code
 
 
 def test_the_web_process_loads_nothing_heavy_and_reaches_no_working_store():

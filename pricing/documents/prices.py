@@ -18,6 +18,7 @@ from pricing.documents import form
 from pricing.documents.edition import RECENT, Edition, Kept
 from pricing.fallback import COLUMNS as LINKED
 from pricing.figures import FREQUENCIES, Late, MarketPrices
+from pricing.judgement import Judgement
 from pricing.published import Row
 from pricing.reference import Prices, influence
 from pricing.releases import canonical
@@ -109,6 +110,11 @@ class _Records:
         if frequency == "monthly" and market.daily is not None:
             days = market.daily.frame.index[market.daily.frame["unrounded"].notna()]
             self._priced = dict(Counter(str(day)[:7] for day in days))
+        self._judged = _judged(market, frequency)
+        self._days_judged: dict[str, int] = {}
+        if frequency == "monthly":
+            of_days = _judged(market, "daily" if market.daily is not None else "ten-day")
+            self._days_judged = dict(Counter(str(day)[:7] for day in of_days))
         self._head = self._heads(edition, self._made) if self._made is not None else []
         self._sources = sorted(market_sources(edition, market))
         if self._made is not None:
@@ -162,6 +168,8 @@ class _Records:
                 parts[1]: int(self._extra["weekdays"][t] or 0),
                 "records": f"/v1/prices/{self._market.market.key}/{from_records}",
             }
+            if judged := self._days_judged.get(self._periods[t]):
+                out["judged_ten_day_periods" if ten_day else "judged_days"] = judged
             return out
         out |= {
             "range": {
@@ -173,7 +181,7 @@ class _Records:
             "largest_weight": self._numbers["largest_weight"][t],
             "influence": self._of_one(self._at[t]),
             "carried": self._carried[t],
-            "judgement": "none",  # no decision of a person enters: there is no way in for one
+            "judgement": self._judgement(self._periods[t]),
             **self._inputs(self._at[t]),
         }
         if self._priced:
@@ -182,9 +190,11 @@ class _Records:
         out["determination_type"] = determination_type(tiers, len(out["contributors"]), out["unrounded"] is not None)
         if out["type"] == "spread":
             out["determination_type"], out["linked"] = "spread-based", self._linked_to(t)
+        elif out["type"] == "judged" and out["unrounded"] is not None:
+            out["determination_type"] = "judged"
         elif out["carried"] is not None:
             out["determination_type"] = "carried"
-        if self._closed[self._at[t]]:
+        if self._at[t] >= 0 and self._closed[self._at[t]]:
             out["influence"] = out["carried"] = None
             # With the open values and the price, a closed one could be solved for.
             out["range"] = out["spread"] = None
@@ -208,8 +218,22 @@ class _Records:
             "needed": self._edition.methodology.determination.month_share,
         }
 
+    def _judgement(self, period: str) -> str | list[dict[str, Any]]:
+        """The overrides that bear on a period; who decided, and in which words, for auditors only."""
+        rows = []
+        for one in self._judged.get(period, ()):
+            row: dict[str, Any] = {"decision": one.decision, "kind": one.kind, "reason": one.reason, "at": one.since}
+            if one.origin:
+                row["origin"] = one.origin
+            if self._edition.audience == "internal":
+                row |= {"actors": list(one.actors), "comment": one.comment}
+            rows.append(row)
+        return rows or "none"
+
     def _of_one(self, at: int) -> dict[str, Any] | None:
         """The origin without which the price would be furthest away, and how far."""
+        if at < 0:
+            return None
         share, origin = self._influence[at]
         made = self._made
         return None if share is None or made is None else {"origin": made.origins[origin], "moves": share}
@@ -217,7 +241,8 @@ class _Records:
     def _inputs(self, at: int) -> dict[str, Any]:
         """Contributors of one period, those that made the price and those that did not, with the rule."""
         made = self._made
-        assert made is not None
+        if made is None or at < 0:  # a month that is overridden, without contributors of its own
+            return {"contributors": [], "excluded": []}
         hidden = self._closed[at]
         rows, out_of = [], []
         for m in range(len(made.origins)):
@@ -260,6 +285,8 @@ class _Records:
         parts += [self._carried[rows]]
         if self._priced:
             parts += [[self._days_priced(p) for p in self._periods[rows]]]
+        if self._judged or self._days_judged:
+            parts += [[self._judgement(p), self._days_judged.get(p)] for p in self._periods[rows]]
         parts += [words[rows] for words in self._words.values()]
         parts += [numbers[rows] for numbers in (*self._numbers.values(), *self._extra.values(), *self._links.values())]
         digest = hashlib.sha256(orjson.dumps(parts))
@@ -275,6 +302,24 @@ class _Records:
             for words in (made.excluded, self._fx_period, self._status):
                 digest.update(orjson.dumps(words[span].tolist()))
         return digest.hexdigest()
+
+
+def _judged(market: MarketPrices, frequency: str) -> dict[str, list[Judgement]]:
+    """Overrides that bear on each period: that are about it, or set aside a quotation that would stand in it."""
+    made, frame = market.made(frequency), market.frame(frequency)
+    out: dict[str, list[Judgement]] = {}
+    for one in market.judgements if len(frame) else ():
+        if one.frequency != frequency:
+            continue
+        about = set(frame.index[one.covers(frame.index)]) if not one.origin else set()
+        if made is not None:
+            about |= set(made.frame.index[(made.excluded == one.rule).any(axis=1)])
+            if one.kind == "include":
+                spoke = made.chosen[:, made.origins.index(one.origin)] >= 0
+                about |= set(made.frame.index[one.covers(made.frame.index) & spoke])
+        for period in about:
+            out.setdefault(period, []).append(one)
+    return out
 
 
 def _carried_of(frame: pd.DataFrame) -> list[dict[str, Any] | None]:

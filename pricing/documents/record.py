@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pricing.decisions import Reason
+from pricing.judgement import OverrideKind
+
 Status = Literal["normal", "estimated", "missing", "dispersed", "suspended", "held", "confidential"]
 Share = Field(ge=0, le=1)
 
@@ -91,6 +94,21 @@ class DaysPriced(_Record):
     needed: float
 
 
+class Judgement(_Record):
+    """A person's decision that bears on the determination: its number in the log, and since when it is in effect.
+
+    Who decided and in which words stands in the auditors' records only.
+    """
+
+    decision: int
+    kind: OverrideKind
+    reason: Reason
+    at: str
+    origin: str | None = None
+    actors: list[str] | None = None
+    comment: str | None = None
+
+
 class Figure(_Record):
     """What every record says of its period."""
 
@@ -112,14 +130,21 @@ class Determination(Figure):
     largest_weight: float | None
     influence: Influence | None
     carried: Carried | None
-    judgement: Literal["none"]
+    judgement: Literal["none"] | list[Judgement]
     contributors: list[Contributor]
     excluded: list[Excluded]
     tiers: dict[str, float]
     not_from_days: DaysPriced | None = None
     linked: Linked | None = None
     determination_type: Literal[
-        "transaction-based", "assessed", "official", "spread-based", "interpolated or extrapolated", "carried", "none"
+        "transaction-based",
+        "assessed",
+        "official",
+        "spread-based",
+        "interpolated or extrapolated",
+        "judged",
+        "carried",
+        "none",
     ]
 
 
@@ -129,6 +154,7 @@ class MeanOfDays(Figure):
     days: int
     weekdays: int
     records: str
+    judged_days: int | None = None
 
 
 class MeanOfTenDays(Figure):
@@ -137,6 +163,7 @@ class MeanOfTenDays(Figure):
     ten_day_periods: int
     of: int
     records: str
+    judged_ten_day_periods: int | None = None
 
 
 def schema() -> dict[str, Any]:

@@ -23,7 +23,7 @@ def test_a_price_that_is_not_above_zero_is_held_back_with_a_finding(value):
     assert kept["period"].tolist() == ["2026-11-19"]
     (found,) = findings
     assert (found.check, found.severity, found.period) == ("not-positive", "error", "2026-11-20")
-    assert found.evidence == {"value": value} and repr(value) in found.message
+    assert found.evidence == {"value": value} and f": {value!r} is not above zero" in found.message
 
 
 def test_another_kind_of_figure_may_be_zero():

@@ -24,6 +24,7 @@ RULES = {
     "stale_days": {"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
     "tier_weights": {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3},
     "grades": {"A": 3, "B": 2, "C": 1},
+    "relaxed_days": {"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},
     "month_share": 0.5,
 }
 # market: (unit, tax, tier, frequency) of each origin; "" is the market's own frequency
@@ -129,6 +130,10 @@ def world(seed: int, frequency: str, *, gaps: dict[str, list[int]] | None = None
             "effective": "2026-11-23",
             "notice_days": 28,
             "determination": RULES,
+            "fallback": {
+                "window": {"daily": 60, "ten-day": 18, "monthly": 12},
+                "limit": {"daily": 10, "ten-day": 3, "monthly": 2},
+            },
             "basis": {
                 "review_month": 1,
                 "window_months": 12,
