@@ -887,14 +887,27 @@ def _manifest(
             "number": len(log_of_decisions),
             "sha256": ws.archive.put("".join(f"{line}\n" for line in log_of_decisions).encode()),
         },
-        "documents": [
-            {"source": d["source"], "sha256": d["sha256"], "vintage": iso(instant(d["vintage"]))}
-            for d in ws.store.documents(as_of=at)
-            if d["source"] in used
-        ],
+        "documents": _documents(ws, edition.audience, used, at),
+        **({"salt": ws.store.salt} if edition.audience == "internal" else {}),
         "algorithms": ALGORITHMS,
         "software": f"lodemark {__version__}",
     }
+
+
+def _documents(ws: Workspace, audience: Audience, used: set[str], at: dt.datetime) -> list[dict[str, str]]:
+    """Documents that a release rests on.
+
+    The public hash of a closed one is salted: a page with one figure on it could be guessed from its bare hash.
+    The salt stands in the auditors' manifests, so they can tell which document was meant.
+    """
+    out = []
+    for d in ws.store.documents(as_of=at):
+        if d["source"] in used:
+            closed = audience == "public" and not ws.operation.sources[d["source"]].rights.publish_value
+            hashed = hashlib.sha256(f"{ws.store.salt}{d['sha256']}".encode()).hexdigest()
+            digest = {"salted_sha256": hashed} if closed else {"sha256": d["sha256"]}
+            out.append({"source": d["source"], **digest, "vintage": iso(instant(d["vintage"]))})
+    return out
 
 
 def _signing_key(ws: Workspace, environ: Mapping[str, str], at: dt.datetime) -> keys.SigningKey:

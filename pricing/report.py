@@ -199,7 +199,7 @@ def _release_facts(ws: Workspace, made: Release, every: Sequence[Release]) -> di
 def _proof(ws: Workspace, last: Release) -> dict[str, Any]:
     """Verify the last release, and look for the documents that it names."""
     checked = releases.verify(last.folder, ws.data / "public" / "jwks.json")
-    named = {d["sha256"] for d in last.manifest["documents"]}
+    named = {d["sha256"] for d in last.manifest["documents"] if "sha256" in d}
     return {
         "release": last.number,
         "files": checked.checked_files,

@@ -8,6 +8,7 @@ wholly stored or not at all.
 from __future__ import annotations
 
 import datetime as dt
+import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -206,6 +207,13 @@ class Store:
         """``live``, ``replayed`` or ``simulated``."""
         kind: Kind = self._conn.execute("SELECT value FROM meta WHERE key = 'kind'").fetchone()[0]
         return kind
+
+    @property
+    def salt(self) -> str:
+        """What the hashes of closed documents are salted with in public; drawn once for each database."""
+        self._conn.execute("INSERT OR IGNORE INTO meta VALUES ('salt', ?)", (secrets.token_hex(32),))
+        salt: str = self._conn.execute("SELECT value FROM meta WHERE key = 'salt'").fetchone()[0]
+        return salt
 
     def mark_replayed(self) -> None:
         """Say for life that kept files were loaded with the vintages of their stamps."""

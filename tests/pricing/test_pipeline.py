@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import os
 import sqlite3
@@ -457,3 +458,14 @@ def test_a_release_that_a_kill_left_unrecorded_still_closes_the_past(
     with world.opened() as ws:
         (outcome,) = pipeline.load_files(ws, "beta", [late], replay=True)
     assert outcome.outcome == "refused", "learnt in October, though the release of November did not know it"
+
+
+def test_the_hash_of_a_closed_document_is_salted_in_public_and_an_auditor_can_tell_which_it_is(world: World) -> None:
+    world.set_source("beta", rights=config.Rights(publish_derived=True))
+    world.collect()
+    public, internal = world.release().manifest, world.release("internal").manifest
+    (plain,) = [d["sha256"] for d in internal["documents"] if d["source"] == "beta"]
+    (salted,) = [d for d in public["documents"] if d["source"] == "beta"]
+    assert salted["salted_sha256"] == hashlib.sha256(f"{internal['salt']}{plain}".encode()).hexdigest()
+    assert "sha256" not in salted and "salt" not in public and plain not in json.dumps(public)
+    assert {d["source"] for d in public["documents"] if "sha256" in d} == {*small_world.OPEN, "moody"} - {"beta"}
