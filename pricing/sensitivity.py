@@ -29,7 +29,7 @@ Moved = Callable[[Floats], Floats]
 
 STEPS = 150  # of the grid on each side
 ALONE = 1e9  # factor up to which a quotation that is the price is followed
-PARTS, ROUNDS = 32, 7  # 32 parts seven times over: 3e-11 of a step of the grid
+PARTS, ROUNDS = 100, 5  # 100 parts five times over: 1e-10 of a step of the grid
 SLACK = 1e-12  # of a share, for rounding
 MARGIN = 1e-9  # beyond an edge, so that rounding does not take a quotation back over it
 DIRECTIONS = {"up": 1, "down": -1}
