@@ -49,6 +49,8 @@ class MarketPrices:
     monthly: reference.Prices | None
     months: pd.DataFrame
     ten_day: reference.Prices | None = None
+    known_on: str = ""
+    """ISO day of the release."""
 
     def made(self, frequency: str) -> reference.Prices | None:
         """Return the determinations of one frequency from its own contributors."""
@@ -86,6 +88,23 @@ class BasketFigures:
     withheld: str = ""
     twins: Twins | None = None
     """Analytical twins of the monthly index."""
+    monthly: _Monthly | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class _Monthly:
+    """The monthly figures of a basket, or why there are none, and what they follow from."""
+
+    basket: Basket
+    months: list[pd.DataFrame]
+    production: Production
+    known_in: str
+    coverage: dict[str, Any]
+    withheld: str = ""
+    links: tuple[Link, ...] = ()
+    weights: dict[str, tuple[Weight, ...]] = field(default_factory=dict)
+    index: Index | None = None
+    twins: Twins | None = None
 
 
 @dataclass(frozen=True)
@@ -294,15 +313,15 @@ def _market_bases(
 ) -> list[dict[str, Any]]:
     effective_done = {b["effective"] for b in done}
     in_force = {b["origin"]: b["ratio"] for b in sorted(done, key=lambda b: b["effective"])}
-    usable = quote.usd_per_t.notna()
-    quoted = {o: usable[[s.id for s in quote.series if s.origin == o]].any(axis=1) for o in _origins(quote)}
+    given = ~np.isnan(quote.numbers)
+    quoted = {o: given[:, [s.origin == o for s in quote.series]].any(axis=1) for o in _origins(quote)}
     anchor = next((b["origin"] for b in done if b["via"] == "anchor"), quote.market.anchor)
     if anchor not in quoted:
         # None is configured, or it is closed to this audience: the origin that is quoted most stands in.
         anchor = min(quoted, key=lambda o: (-int(quoted[o].sum()), o))
     if not quoted[anchor].any():
         return []  # levels cannot be told apart before the anchor has spoken
-    start = str(quote.usd_per_t.index[int(quoted[anchor].to_numpy().argmax())])[:7]
+    start = str(quote.usd_per_t.index[int(quoted[anchor].argmax())])[:7]
     due = [
         review
         for review in reference.reviews(start, methodology.basis, known_on)
@@ -350,25 +369,54 @@ def prices(
     methodology: Methodology,
     bases: Iterable[Mapping[str, Any]],
     known_on: str,
+    before: Mapping[str, MarketPrices] | None = None,
 ) -> dict[str, MarketPrices]:
-    """Determine the reference prices of all markets, in the order of the methodology."""
+    """Determine the reference prices of all markets, in the order of the methodology.
+
+    ``before`` are the prices of an earlier release: what follows from the same quotations, bases and rules
+    is taken over from them, to the last bit what it would be.
+    """
     by_market: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for base in bases:
         by_market.setdefault((base["market"], base["frequency"]), []).append(base)
-    rules = methodology.determination
+    before = before or {}
+    asked = [(m.key, f) for m in methodology.markets for f in FREQUENCIES if (m.key, f) in quoted]
+    made = reference.determine_all(
+        [(quoted[one], by_market.get(one, [])) for one in asked],
+        methodology.determination,
+        [before[key].made(frequency) if key in before else None for key, frequency in asked],
+    )
+    found = dict(zip(asked, map(disclosed, made), strict=True))
     out = {}
     for market in methodology.markets:
-        found: dict[str, reference.Prices] = {}
-        for frequency in FREQUENCIES:
-            quote = quoted.get((market.key, frequency))
-            if quote is not None:
-                dated = by_market.get((market.key, frequency), [])
-                found[frequency] = disclosed(reference.determine(quote, dated, rules))
-        if found:
-            daily, ten_day, monthly = (found.get(f) for f in FREQUENCIES)
-            months = _months(daily if daily is not None else ten_day, monthly, methodology, known_on)
-            out[market.key] = MarketPrices(market, daily, monthly, months, ten_day)
+        daily, ten_day, monthly = (found.get((market.key, f)) for f in FREQUENCIES)
+        leading = daily if daily is not None else ten_day
+        if leading is None and monthly is None:
+            continue
+        prior = before.get(market.key)
+        if prior is not None and _months_stand(prior, leading, monthly, known_on):
+            months = prior.months
+        else:
+            months = _months(leading, monthly, methodology, known_on)
+        out[market.key] = MarketPrices(market, daily, monthly, months, ten_day, known_on)
     return out
+
+
+def _months_stand(
+    prior: MarketPrices, leading: reference.Prices | None, monthly: reference.Prices | None, known_on: str
+) -> bool:
+    """Whether nothing changed since an earlier release but prices of a month that is not over in either."""
+    old = prior.daily if prior.daily is not None else prior.ten_day
+    if leading is None or old is None or prior.known_on[:7] != known_on[:7]:
+        return False
+    same_side = old.quotes.frequency == leading.quotes.frequency and old.quotes.closed == leading.quotes.closed
+    open_since = reference.ordinal(f"{known_on[:7]}-01")
+    only_new = all((one.quotes.at[leading.kept :] >= open_since).all() for one in (old, leading))
+    if monthly is None or prior.monthly is None:
+        return same_side and leading.kept > 0 and only_new and monthly is prior.monthly
+    same_closed = monthly.quotes.closed == prior.monthly.quotes.closed
+    unchanged = monthly.kept == len(monthly.quotes.at) == len(prior.monthly.quotes.at)
+    return same_side and leading.kept > 0 and only_new and same_closed and unchanged
 
 
 def _months(
@@ -539,6 +587,12 @@ class Production:
             tonnes = None if status == "withdrawn" else float(value) * TONNES[units_of[series]]
             self._told.setdefault(series, []).append((int(vintage), str(period), tonnes))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the same was told at the same instants."""
+        return isinstance(other, Production) and self._told == other._told
+
+    __hash__ = None  # type: ignore[assignment]
+
     def vintages(self) -> list[int]:
         """Return the instants at which anything became known, in order."""
         return sorted({vintage for rows in self._told.values() for vintage, _, _ in rows})
@@ -554,52 +608,121 @@ class Production:
 
 
 def baskets(
-    methodology: Methodology, priced: Mapping[str, MarketPrices], production: Production, known_on: str
+    methodology: Methodology,
+    priced: Mapping[str, MarketPrices],
+    production: Production,
+    known_on: str,
+    before: Mapping[str, BasketFigures] | None = None,
 ) -> dict[str, BasketFigures]:
     """Compile every basket of the methodology, or say why one is not compiled.
 
-    ``known_on`` is the ISO day of the release: coverage looks at the twelve months before it.
+    ``known_on`` is the ISO day of the release: coverage looks at the twelve months before it. ``before`` are
+    the baskets of an earlier release: what follows from the same prices and weights is taken over from them.
     """
-    return {name: _basket(basket, priced, production, known_on) for name, basket in methodology.baskets.items()}
+    return {
+        name: _basket(basket, priced, production, known_on, (before or {}).get(name))
+        for name, basket in methodology.baskets.items()
+    }
 
 
-def _basket(basket: Basket, priced: Mapping[str, MarketPrices], production: Production, known_on: str) -> BasketFigures:
-    months = _table(basket, priced, "monthly")
+def _basket(
+    basket: Basket,
+    priced: Mapping[str, MarketPrices],
+    production: Production,
+    known_on: str,
+    before: BasketFigures | None,
+) -> BasketFigures:
+    months = [priced[part.key].months for part in basket.constituents if part.key in priced]
+    made = before.monthly if before is not None else None
+    if made is None or not _stands(made, basket, months, production, known_on):
+        made = _monthly(basket, months, priced, production, known_on)
+    if made.index is None:
+        return BasketFigures({}, {}, made.coverage, made.withheld, monthly=made)
+    indices = {"monthly": made.index}
+    days = _days(basket, priced)
+    in_all_links = {link.month for link in made.links} <= set(days.index.str.slice(0, 7)) if len(days) else False
+    if in_all_links and days.index.str.startswith(basket.base_period).any():
+        old = before.indices.get("daily") if before is not None else None
+        try:
+            daily = fixed_basket(days, made.links, basket.base_period, basket.min_weight, old)
+        except MethodError as error:
+            return BasketFigures({}, {}, made.coverage, str(error))
+        if daily.frame["unrounded"].notna().any():
+            indices["daily"] = daily
+    return BasketFigures(indices, made.weights, made.coverage, twins=made.twins, monthly=made)
+
+
+def _stands(
+    made: _Monthly, basket: Basket, months: Sequence[pd.DataFrame], production: Production, known_on: str
+) -> bool:
+    """Whether the monthly figures of an earlier release follow from the same basket, prices and weights."""
+    return (
+        made.basket == basket
+        and made.known_in == known_on[:7]
+        and len(made.months) == len(months)
+        and all(old is new for old, new in zip(made.months, months, strict=True))
+        and made.production == production
+    )
+
+
+def _monthly(
+    basket: Basket,
+    months_of: list[pd.DataFrame],
+    priced: Mapping[str, MarketPrices],
+    production: Production,
+    known_on: str,
+) -> _Monthly:
+    months = _months_table(basket, priced)
     coverage = _coverage(basket, months, production, known_on)
+    given = (basket, months_of, production, known_on[:7], coverage)
     if months.empty:
-        return BasketFigures({}, {}, coverage, "no constituent has a price")
+        return _Monthly(*given, "no constituent has a price")
     if min(coverage["markets"], coverage["weight"] or 0.0) < basket.min_coverage:
         # A few heavy metals can carry most of the weight: both shares must reach the limit.
         reason = (
             f"own prices cover {coverage['markets']:.0%} of the listed markets and {coverage['weight'] or 0:.0%} "
             f"of the weight; this name needs {basket.min_coverage:.0%} of both"
         )
-        return BasketFigures({}, {}, coverage, reason)
+        return _Monthly(*given, reason)
     try:
         links, weights = _links(basket, months, production)
-        monthly = fixed_basket(months, links, basket.base_period, basket.min_weight)
-        indices = {"monthly": monthly}
-        days = _table(basket, priced, "daily")
-        in_all_links = {link.month for link in links} <= set(days.index.str.slice(0, 7)) if len(days) else False
-        if in_all_links and days.index.str.startswith(basket.base_period).any():
-            daily = fixed_basket(days, links, basket.base_period, basket.min_weight)
-            if daily.frame["unrounded"].notna().any():
-                indices["daily"] = daily
+        index = fixed_basket(months, links, basket.base_period, basket.min_weight)
     except MethodError as error:
-        return BasketFigures({}, {}, coverage, str(error))
-    beside = twins(months, monthly, basket.base_period, basket.cap, basket.min_weight)
-    return BasketFigures(indices, weights, coverage, twins=beside)
+        return _Monthly(*given, str(error))
+    beside = twins(months, index, basket.base_period, basket.cap, basket.min_weight)
+    return _Monthly(*given, "", tuple(links), weights, index, beside)
 
 
-def _table(basket: Basket, priced: Mapping[str, MarketPrices], frequency: str) -> pd.DataFrame:
-    """Unrounded prices, period × market, of those constituents that have any."""
+def _months_table(basket: Basket, priced: Mapping[str, MarketPrices]) -> pd.DataFrame:
+    """Unrounded prices, month × market, of those constituents that have any."""
     columns = {}
     for part in basket.constituents:
         if part.key in priced:
-            column = priced[part.key].frame(frequency)["unrounded"].dropna()
+            column = priced[part.key].months["unrounded"].dropna()
             if len(column):
                 columns[part.key] = column
     return pd.DataFrame(columns).sort_index() if columns else pd.DataFrame(index=pd.Index([], dtype="str"))
+
+
+def _days(basket: Basket, priced: Mapping[str, MarketPrices]) -> pd.DataFrame:
+    """Unrounded prices, day × market, of those constituents that have any; days on which one has."""
+    columns = {}
+    for part in basket.constituents:
+        daily = priced[part.key].daily if part.key in priced else None
+        if daily is not None:
+            price = daily.column("unrounded")
+            if not np.isnan(price).all():
+                columns[part.key] = (daily.quotes.at, price)
+    if not columns:
+        return pd.DataFrame(index=pd.Index([], dtype="str"))
+    first = min(int(at[0]) for at, _ in columns.values())
+    last = max(int(at[-1]) for at, _ in columns.values())
+    table = np.full((last - first + 1, len(columns)), np.nan)
+    for column, (at, price) in enumerate(columns.values()):
+        table[at - first, column] = price
+    given = ~np.isnan(table).all(axis=1)
+    labels = np.arange(first, last + 1)[given].astype("datetime64[D]").astype(str).astype(object)
+    return pd.DataFrame(table[given], index=pd.Index(labels, dtype=object), columns=list(columns), copy=False)
 
 
 def _links(

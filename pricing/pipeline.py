@@ -48,8 +48,8 @@ log = structlog.get_logger()
 
 ALGORITHMS = {
     "units": 1,
-    "reference": 1,
-    "index": 1,
+    "reference": 2,
+    "index": 2,
     "trade": 1,
     "documents": 2,
 }  # raised when the figures they give change
