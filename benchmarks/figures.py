@@ -10,7 +10,7 @@ from statistics import median
 
 from benchmarks import demo
 from benchmarks.measure import Line, Result, cpu_of
-from pricing import demonstration, figures, pipeline
+from pricing import cells, demonstration, figures, pipeline
 
 DAYS = 4
 ROUNDS = 3
@@ -45,8 +45,10 @@ def _determine(ws: pipeline.Workspace, at: dt.datetime) -> None:
     """Read the store as of an instant and make every figure, as a release does; nothing is written."""
     eligible = figures.eligible(ws.operation, "public")
     observed = ws.store.observations(as_of=at)
+    declared = {name: cells.known(ws.store, name, at) for name in sorted(eligible.customs)}
     # The stage has no public name of its own; its bases are set already, so it only computes.
-    pipeline._figures(ws, "public", eligible, observed[observed["series"].isin(list(eligible.series))], at)
+    known = observed[observed["series"].isin(list(eligible.series))]
+    pipeline._figures(ws, eligible, known, declared, ws.store.bases("public"), at)
 
 
 def _further_days(ws: pipeline.Workspace, clock: demonstration.Clock) -> tuple[list[float], dict[str, list[float]]]:

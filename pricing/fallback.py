@@ -142,9 +142,4 @@ def with_silent_periods(quotes: Quotes, calendar: pd.Index, limit: int) -> Quote
         return quotes
     after = calendar[calendar > quoted[-1]][:limit]
     added = calendar[(calendar > quoted[0]) & (calendar < quoted[-1])].union(after).difference(own)
-    if added.empty:
-        return quotes
-    periods = own.union(added)
-    tables = {name: getattr(quotes, name).reindex(periods) for name in ("value", "usd_per_t", "fx", "vat")}
-    tables |= {name: getattr(quotes, name).reindex(periods, fill_value="") for name in ("status", "fx_period")}
-    return replace(quotes, **tables)
+    return quotes.with_periods(added)

@@ -51,6 +51,8 @@ class MarketPrices:
     monthly: reference.Prices | None
     months: pd.DataFrame
     ten_day: reference.Prices | None = None
+    known_on: str = ""
+    """ISO day of the release."""
     judgements: tuple[Judgement, ...] = ()
     """Overrides in force that bear on these prices."""
 
@@ -90,6 +92,24 @@ class BasketFigures:
     withheld: str = ""
     twins: Twins | None = None
     """Analytical twins of the monthly index."""
+    monthly: _Monthly | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class _Monthly:
+    """The monthly figures of a basket, or why there are none, and what they follow from."""
+
+    basket: Basket
+    rules: TwinRules
+    months: list[pd.DataFrame]
+    production: Production
+    known_in: str
+    coverage: dict[str, Any]
+    withheld: str = ""
+    links: tuple[Link, ...] = ()
+    weights: dict[str, tuple[Weight, ...]] = field(default_factory=dict)
+    index: Index | None = None
+    twins: Twins | None = None
 
 
 @dataclass(frozen=True)
@@ -315,15 +335,15 @@ def _market_bases(
 ) -> list[dict[str, Any]]:
     effective_done = {b["effective"] for b in done}
     in_force = {b["origin"]: b["ratio"] for b in sorted(done, key=lambda b: b["effective"])}
-    usable = quote.usd_per_t.notna()
-    quoted = {o: usable[[s.id for s in quote.series if s.origin == o]].any(axis=1) for o in _origins(quote)}
+    given = ~np.isnan(quote.numbers)
+    quoted = {o: given[:, [s.origin == o for s in quote.series]].any(axis=1) for o in _origins(quote)}
     anchor = next((b["origin"] for b in done if b["via"] == "anchor"), quote.market.anchor)
     if anchor not in quoted:
         # None is configured, or it is closed to this audience: the origin that is quoted most stands in.
         anchor = min(quoted, key=lambda o: (-int(quoted[o].sum()), o))
     if not quoted[anchor].any():
         return []  # levels cannot be told apart before the anchor has spoken
-    start = str(quote.usd_per_t.index[int(quoted[anchor].to_numpy().argmax())])[:7]
+    start = str(quote.usd_per_t.index[int(quoted[anchor].argmax())])[:7]
     due = [
         review
         for review in reference.reviews(start, methodology.basis, known_on)
@@ -371,12 +391,16 @@ def prices(
     methodology: Methodology,
     bases: Iterable[Mapping[str, Any]],
     known_on: str,
+    before: Mapping[str, MarketPrices] | None = None,
     overrides: Iterable[Judgement] = (),
 ) -> dict[str, MarketPrices]:
     """Determine the reference prices of all markets, in the order of the methodology.
 
     Parameters
     ----------
+    before : mapping of market key to MarketPrices, optional
+        The prices of an earlier release: what follows from the same quotations, bases, rules and overrides is
+        taken over from them, to the last bit what it would be.
     overrides : iterable of Judgement
         Those in force. One about an origin that this audience's prices do not rest on has no effect.
     """
@@ -384,26 +408,63 @@ def prices(
     by_market: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for base in bases:
         by_market.setdefault((base["market"], base["frequency"]), []).append(base)
-    rules = methodology.determination
+    before = before or {}
+    own = {m.key: _bearing(m, quoted, judged) for m in methodology.markets}
+    asked = [(m.key, f) for m in methodology.markets for f in FREQUENCIES if (m.key, f) in quoted]
+    here = [[j for j in own[key] if j.frequency == frequency] for key, frequency in asked]
+    made = reference.determine_all(
+        [(_with_judged(quoted[one], some), by_market.get(one, [])) for one, some in zip(asked, here, strict=True)],
+        methodology.determination,
+        [before[key].made(frequency) if key in before else None for key, frequency in asked],
+        here,
+    )
+    found = _linked(dict(zip(asked, map(disclosed, made), strict=True)), methodology)
     out = {}
     for market in methodology.markets:
-        found: dict[str, reference.Prices] = {}
-        own = _bearing(market, quoted, judged)
-        for frequency in FREQUENCIES:
-            quote = quoted.get((market.key, frequency))
-            if quote is not None:
-                dated = by_market.get((market.key, frequency), [])
-                here = [j for j in own if j.frequency == frequency]
-                made = reference.determine(_with_periods(quote, here), dated, rules, here)
-                found[frequency] = disclosed(made)
-        if found:
-            daily, ten_day, monthly = (found.get(f) for f in FREQUENCIES)
-            months = _months(daily if daily is not None else ten_day, monthly, methodology, known_on)
-            of_months = [j for j in own if j.frequency == "monthly"]
+        daily, ten_day, monthly = (found.get((market.key, f)) for f in FREQUENCIES)
+        leading = daily if daily is not None else ten_day
+        if leading is None and monthly is None:
+            continue
+        prior = before.get(market.key)
+        plain = not market.linked and not own[market.key]
+        if plain and prior is not None and not prior.judgements and _months_stand(prior, leading, monthly, known_on):
+            months = prior.months
+        else:
+            months = _months(leading, monthly, methodology, known_on)
+            of_months = [j for j in own[market.key] if j.frequency == "monthly"]
             if absent := priced_periods(of_months, months.index):
                 months = months.reindex(sorted([*months.index, *absent]))
             months = applied(months, of_months, market.rounding)  # a month of days is overridden as a whole
-            out[market.key] = MarketPrices(market, daily, monthly, months, ten_day, own)
+        out[market.key] = MarketPrices(market, daily, monthly, months, ten_day, known_on, own[market.key])
+    return _with_linked_months(out, methodology)
+
+
+def _linked(
+    found: dict[tuple[str, str], reference.Prices], methodology: Methodology
+) -> dict[tuple[str, str], reference.Prices]:
+    """Fill days and ten-day periods that nobody quoted from linked markets."""
+    out = dict(found)
+    for market in methodology.markets:
+        for frequency in ("daily", "ten-day"):
+            own, other = found.get((market.key, frequency)), found.get((market.linked, frequency))
+            if own is not None and other is not None:
+                out[market.key, frequency] = fallback.from_linked(own, other.frame, methodology)
+    return out
+
+
+def _with_linked_months(priced: dict[str, MarketPrices], methodology: Methodology) -> dict[str, MarketPrices]:
+    """Fill months that nobody quoted from linked markets, where a market has monthly contributors."""
+    out = dict(priced)
+    for market in methodology.markets:
+        own, other = priced.get(market.key), priced.get(market.linked)
+        if own is None or other is None or own.monthly is None:
+            continue
+        filled = fallback.from_linked(own.monthly, other.months, methodology)
+        estimates = filled.frame[filled.frame["type"] == "spread"]
+        silent = estimates.index.difference(own.months.index[own.months["unrounded"].notna()])
+        rest = own.months.drop(index=own.months.index.intersection(silent))
+        months = pd.concat([rest, estimates.loc[silent]]).sort_index() if len(silent) else own.months
+        out[market.key] = replace(own, monthly=filled, months=months)
     return out
 
 
@@ -431,15 +492,26 @@ def _bearing(
     )
 
 
-def _with_periods(quote: reference.Quotes, judgements: Sequence[Judgement]) -> reference.Quotes:
+def _with_judged(quote: reference.Quotes, judgements: Sequence[Judgement]) -> reference.Quotes:
     """Add a row, in which nobody quoted, for each period that has a judged price only."""
-    absent = priced_periods(judgements, quote.usd_per_t.index)
-    if not absent:
-        return quote
-    periods = pd.Index(sorted([*quote.usd_per_t.index, *absent]), dtype=object)
-    numbers = {n: getattr(quote, n).reindex(periods) for n in ("value", "usd_per_t", "fx", "vat")}
-    words = {n: getattr(quote, n).reindex(periods, fill_value="") for n in ("status", "fx_period")}
-    return replace(quote, **numbers, **words)
+    return quote.with_periods(priced_periods(judgements, quote.usd_per_t.index))
+
+
+def _months_stand(
+    prior: MarketPrices, leading: reference.Prices | None, monthly: reference.Prices | None, known_on: str
+) -> bool:
+    """Whether nothing changed since an earlier release but prices of a month that is not over in either."""
+    old = prior.daily if prior.daily is not None else prior.ten_day
+    if leading is None or old is None or prior.known_on[:7] != known_on[:7]:
+        return False
+    same_side = old.quotes.frequency == leading.quotes.frequency and old.quotes.closed == leading.quotes.closed
+    open_since = reference.ordinal(f"{known_on[:7]}-01")
+    only_new = all((one.quotes.at[leading.kept :] >= open_since).all() for one in (old, leading))
+    if monthly is None or prior.monthly is None:
+        return same_side and leading.kept > 0 and only_new and monthly is prior.monthly
+    same_closed = monthly.quotes.closed == prior.monthly.quotes.closed
+    unchanged = monthly.kept == len(monthly.quotes.at) == len(prior.monthly.quotes.at)
+    return same_side and leading.kept > 0 and only_new and same_closed and unchanged
 
 
 def _months(
@@ -628,6 +700,12 @@ class Production:
             if end_of_day(one.published) <= until:
                 self._told.setdefault(one.id, []).append((end_of_day(one.published), one.period, one.tonnes))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the same was told at the same instants."""
+        return isinstance(other, Production) and self._told == other._told
+
+    __hash__ = None  # type: ignore[assignment]
+
     def vintages(self) -> list[int]:
         """Return the instants at which anything became known, in order."""
         return sorted({vintage for rows in self._told.values() for vintage, _, _ in rows})
@@ -643,57 +721,128 @@ class Production:
 
 
 def baskets(
-    methodology: Methodology, priced: Mapping[str, MarketPrices], production: Production, known_on: str
+    methodology: Methodology,
+    priced: Mapping[str, MarketPrices],
+    production: Production,
+    known_on: str,
+    before: Mapping[str, BasketFigures] | None = None,
 ) -> dict[str, BasketFigures]:
     """Compile every basket of the methodology, or say why one is not compiled.
 
-    ``known_on`` is the ISO day of the release: coverage looks at the twelve months before it.
+    ``known_on`` is the ISO day of the release: coverage looks at the twelve months before it. ``before`` are
+    the baskets of an earlier release: what follows from the same prices and weights is taken over from them.
     """
     return {
-        name: _basket(basket, methodology.twins, priced, production, known_on)
+        name: _basket(basket, methodology.twins, priced, production, known_on, (before or {}).get(name))
         for name, basket in methodology.baskets.items()
     }
 
 
 def _basket(
-    basket: Basket, beside: TwinRules, priced: Mapping[str, MarketPrices], production: Production, known_on: str
+    basket: Basket,
+    rules: TwinRules,
+    priced: Mapping[str, MarketPrices],
+    production: Production,
+    known_on: str,
+    before: BasketFigures | None,
 ) -> BasketFigures:
-    months = _table(basket, priced, "monthly")
+    months = [priced[part.key].months for part in basket.constituents if part.key in priced]
+    made = before.monthly if before is not None else None
+    if made is None or not _stands(made, basket, rules, months, production, known_on):
+        made = _monthly(basket, rules, months, priced, production, known_on)
+    if made.index is None:
+        return BasketFigures({}, {}, made.coverage, made.withheld, monthly=made)
+    indices = {"monthly": made.index}
+    days = _days(basket, priced)
+    in_all_links = {link.month for link in made.links} <= set(days.index.str.slice(0, 7)) if len(days) else False
+    if in_all_links and days.index.str.startswith(basket.base_period).any():
+        old = before.indices.get("daily") if before is not None else None
+        try:
+            daily = fixed_basket(days, made.links, basket.base_period, basket.min_weight, old)
+        except MethodError as error:
+            return BasketFigures({}, {}, made.coverage, str(error))
+        if daily.frame["unrounded"].notna().any():
+            indices["daily"] = daily
+    return BasketFigures(indices, made.weights, made.coverage, twins=made.twins, monthly=made)
+
+
+def _stands(
+    made: _Monthly,
+    basket: Basket,
+    rules: TwinRules,
+    months: Sequence[pd.DataFrame],
+    production: Production,
+    known_on: str,
+) -> bool:
+    """Whether the monthly figures of an earlier release follow from the same basket, prices and weights."""
+    return (
+        (made.basket, made.rules) == (basket, rules)
+        and made.known_in == known_on[:7]
+        and len(made.months) == len(months)
+        and all(old is new for old, new in zip(made.months, months, strict=True))
+        and made.production == production
+    )
+
+
+def _monthly(
+    basket: Basket,
+    rules: TwinRules,
+    months_of: list[pd.DataFrame],
+    priced: Mapping[str, MarketPrices],
+    production: Production,
+    known_on: str,
+) -> _Monthly:
+    months = _months_table(basket, priced)
     coverage = _coverage(basket, months, production, known_on)
+    given = (basket, rules, months_of, production, known_on[:7], coverage)
     if months.empty:
-        return BasketFigures({}, {}, coverage, "no constituent has a price")
+        return _Monthly(*given, "no constituent has a price")
     if min(coverage["markets"], coverage["weight"] or 0.0) < basket.min_coverage:
         # A few heavy metals can carry most of the weight: both shares must reach the limit.
         reason = (
             f"own prices cover {coverage['markets']:.0%} of the listed markets and {coverage['weight'] or 0:.0%} "
             f"of the weight; this name needs {basket.min_coverage:.0%} of both"
         )
-        return BasketFigures({}, {}, coverage, reason)
+        return _Monthly(*given, reason)
     try:
         links, weights = _links(basket, months, production)
-        monthly = fixed_basket(months, links, basket.base_period, basket.min_weight)
-        indices = {"monthly": monthly}
-        days = _table(basket, priced, "daily")
-        in_all_links = {link.month for link in links} <= set(days.index.str.slice(0, 7)) if len(days) else False
-        if in_all_links and days.index.str.startswith(basket.base_period).any():
-            daily = fixed_basket(days, links, basket.base_period, basket.min_weight)
-            if daily.frame["unrounded"].notna().any():
-                indices["daily"] = daily
+        index = fixed_basket(months, links, basket.base_period, basket.min_weight)
     except MethodError as error:
-        return BasketFigures({}, {}, coverage, str(error))
-    made = twins(months, monthly, basket.base_period, basket.cap, basket.min_weight, beside)
-    return BasketFigures(indices, weights, coverage, twins=made)
+        return _Monthly(*given, str(error))
+    beside = twins(months, index, basket.base_period, basket.cap, basket.min_weight, rules)
+    return _Monthly(*given, "", tuple(links), weights, index, beside)
 
 
-def _table(basket: Basket, priced: Mapping[str, MarketPrices], frequency: str) -> pd.DataFrame:
-    """Unrounded prices, period × market, of those constituents that have any."""
+def _months_table(basket: Basket, priced: Mapping[str, MarketPrices]) -> pd.DataFrame:
+    """Unrounded prices, month × market, of those constituents that have any."""
     columns = {}
     for part in basket.constituents:
         if part.key in priced:
-            column = priced[part.key].frame(frequency)["unrounded"].dropna()
+            column = priced[part.key].months["unrounded"].dropna()
             if len(column):
                 columns[part.key] = column
     return pd.DataFrame(columns).sort_index() if columns else pd.DataFrame(index=pd.Index([], dtype="str"))
+
+
+def _days(basket: Basket, priced: Mapping[str, MarketPrices]) -> pd.DataFrame:
+    """Unrounded prices, day × market, of those constituents that have any; days on which one has."""
+    columns = {}
+    for part in basket.constituents:
+        daily = priced[part.key].daily if part.key in priced else None
+        if daily is not None:
+            price = daily.column("unrounded")
+            if not np.isnan(price).all():
+                columns[part.key] = (daily.quotes.at, price)
+    if not columns:
+        return pd.DataFrame(index=pd.Index([], dtype="str"))
+    first = min(int(at[0]) for at, _ in columns.values())
+    last = max(int(at[-1]) for at, _ in columns.values())
+    table = np.full((last - first + 1, len(columns)), np.nan)
+    for column, (at, price) in enumerate(columns.values()):
+        table[at - first, column] = price
+    given = ~np.isnan(table).all(axis=1)
+    labels = np.arange(first, last + 1)[given].astype("datetime64[D]").astype(str).astype(object)
+    return pd.DataFrame(table[given], index=pd.Index(labels, dtype=object), columns=list(columns), copy=False)
 
 
 def _links(

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ import pandas as pd
 from pricing.errors import MethodError
 
 LINK_STEP = "(link)"
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,44 @@ class Link:
 
 
 @dataclass(frozen=True)
+class _Span:
+    """Periods that one basket holds: after its link month, through the next one; the first also before."""
+
+    rows: slice
+    q: Floats
+    """Notional quantities by market, 0 outside the basket: share over mean price of the link month."""
+    factor: float
+    """Level per cost of these quantities."""
+    cost: Floats
+    """Of the basket at the period before the first of ``rows``, and in each of them."""
+
+
+@dataclass(frozen=True)
+class _Back:
+    """The first basket from its link month back to the beginning."""
+
+    q: Floats
+    """Notional quantities that cost 1 at the end of the link month."""
+    points: Floats
+    weights: Floats
+    level: Floats
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """What the tables of an index follow from; levels are those before rebasing."""
+
+    filled: Floats
+    filled_in: Bools
+    level: Floats
+    covered: Floats
+    uses_imputed: Bools
+    back: _Back
+    spans: tuple[_Span, ...]
+    scale: float
+
+
+@dataclass(frozen=True)
 class Index:
     """An index and what moved it.
 
@@ -52,26 +93,72 @@ class Index:
         ``unrounded`` (base period = 100), ``status`` (``normal``, ``imputed``, ``back-cast``,
         ``insufficient``), ``covered`` (share of the weight with an own price in that period),
         ``link`` (the link month in force).
-    contributions : DataFrame, period × (market + ``(link)``)
-        Index points by which each market moved the index since the period before; each row sums to
-        the change of the level. ``(link)`` is the step of a link on an average: zero in a monthly
-        index, and on all days of a daily one but the first after a link month.
-    weights : DataFrame, period × market
-        Share of each market in the basket's cost at the period before: the weight of its movement.
-    imputed : DataFrame, period × market, bool
-        Prices of markets in the basket that were not observed.
-    quantities : DataFrame, period × market
-        Notional quantities in force, 0 outside the basket. From the first link month on a monthly index is
-        the sum of price × quantity [index points per USD/t].
     links : tuple of Link
+    prices : DataFrame, period × market
+        What it was compiled from.
+
+    Notes
+    -----
+    The tables below are made when they are first asked for.
     """
 
     frame: pd.DataFrame
-    contributions: pd.DataFrame
-    weights: pd.DataFrame
-    imputed: pd.DataFrame
-    quantities: pd.DataFrame
     links: tuple[Link, ...]
+    prices: pd.DataFrame
+    compiled: _Compiled = field(repr=False)
+
+    @cached_property
+    def contributions(self) -> pd.DataFrame:
+        """Index points by which each market moved the index since the period before: period × (market + ``(link)``).
+
+        Each row sums to the change of the level. ``(link)`` is the step of a link on an average: zero in a
+        monthly index, and on all days of a daily one but the first after a link month.
+        """
+        made = self.compiled
+        points = np.zeros((len(self.prices), self.prices.shape[1] + 1))
+        points[: len(made.back.points), :-1] = made.back.points
+        for span in made.spans:
+            own, first = span.q > 0, span.rows.start
+            if first < span.rows.stop:
+                costs = span.q[own] * made.filled[first - 1 : span.rows.stop, own]
+                points[span.rows, np.append(own, False)] = np.diff(costs, axis=0) * span.factor
+                points[span.rows, -1] = span.cost[:-1] * span.factor - made.level[first - 1 : span.rows.stop - 1]
+        return pd.DataFrame(points * made.scale, index=self.prices.index, columns=[*self.prices.columns, LINK_STEP])
+
+    @cached_property
+    def weights(self) -> pd.DataFrame:
+        """Share of each market in the basket's cost at the period before: the weight of its movement."""
+        made = self.compiled
+        weights = np.zeros(self.prices.shape)
+        weights[: len(made.back.weights)] = made.back.weights
+        for span in made.spans:
+            own, first = span.q > 0, span.rows.start
+            if first < span.rows.stop:
+                before = span.q[own] * made.filled[first - 1 : span.rows.stop - 1, own]
+                weights[span.rows, own] = before / span.cost[:-1, None]
+        return self._table(weights)
+
+    @cached_property
+    def imputed(self) -> pd.DataFrame:
+        """Prices of markets in the basket that were not observed: period × market, bool."""
+        # a market that has not joined, or has ceased, is not imputed: it is not there
+        return self._table(self.compiled.filled_in & (self.quantities.to_numpy() > 0))
+
+    @cached_property
+    def quantities(self) -> pd.DataFrame:
+        """Notional quantities in force, period × market, 0 outside the basket.
+
+        From the first link month on a monthly index is the sum of price × quantity [index points per USD/t].
+        """
+        made = self.compiled
+        held = np.zeros(self.prices.shape)
+        held[: len(made.back.level)] = made.back.q
+        for span in made.spans:
+            held[span.rows] = span.q * span.factor
+        return self._table(held * made.scale)
+
+    def _table(self, values: Floats | Bools) -> pd.DataFrame:
+        return pd.DataFrame(values, index=self.prices.index, columns=self.prices.columns)
 
 
 def capped(shares: Mapping[str, float], cap: float) -> dict[str, float]:
@@ -153,22 +240,28 @@ def impute(
         by_period = value_weights.to_numpy(dtype="float64")
     else:
         by_period = np.broadcast_to([value_weights.get(str(c), 0.0) for c in prices.columns], table.shape)
-    observed = ~np.isnan(table)
-    for t in range(1, len(table)):
+    _fill(table, mask, ~np.isnan(table), by_period, 0)
+    filled = pd.DataFrame(table, index=prices.index, columns=prices.columns)
+    return filled, pd.DataFrame(mask, index=prices.index, columns=prices.columns)
+
+
+def _fill(table: Floats, mask: Bools, observed: Bools, by_period: Floats, start: int) -> None:
+    """Fill the gaps of a table from row ``start`` on, in place; ``by_period`` are the weights of those rows."""
+    for t in range(max(start, 1), len(table)):
         gap = ~observed[t] & ~np.isnan(table[t - 1])
         if not gap.any():
             continue
-        weights = by_period[t]
+        weights = by_period[t - start]
         both = observed[t] & observed[t - 1] & (weights > 0)
         relatives = weights[both] * (table[t, both] / table[t - 1, both])
         movement = math.fsum(relatives) / math.fsum(weights[both]) if both.any() else 1.0
         table[t, gap] = table[t - 1, gap] * movement
         mask[t] = gap
-    filled = pd.DataFrame(table, index=prices.index, columns=prices.columns)
-    return filled, pd.DataFrame(mask, index=prices.index, columns=prices.columns)
 
 
-def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, min_weight: float) -> Index:
+def fixed_basket(
+    prices: pd.DataFrame, links: Sequence[Link], base_period: str, min_weight: float, before: Index | None = None
+) -> Index:
     """Compile a capped fixed basket over its links.
 
     Parameters
@@ -181,6 +274,9 @@ def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, 
         A month or a year; its mean level is 100.
     min_weight : float
         Least share of the weight with an own price for a value to be given.
+    before : Index, optional
+        The index of an earlier release: what follows from the same prices and links is taken over, to the
+        last bit what it would be.
 
     Returns
     -------
@@ -201,55 +297,87 @@ def fixed_basket(prices: pd.DataFrame, links: Sequence[Link], base_period: str, 
     """
     if not links:
         raise MethodError("an index starts with its weights, and there are none")
-    months = prices.index.str.slice(0, 7).to_numpy()
-    filled, mask = impute(prices, _shares_by_period(prices, months, links))
-    table = filled.to_numpy()
-    held = np.zeros(table.shape)
+    months = prices.index.str.slice(0, 7).to_numpy(dtype=object)
+    table = prices.to_numpy(dtype="float64")
+    shares = np.array([[link.shares.get(str(c), 0.0) for c in prices.columns] for link in links])
+    of_link = np.searchsorted(np.array([link.month for link in links[1:]], dtype=object), months)
+    kept = _common_rows(before, prices, table, links)
+    known = before.compiled if before is not None and kept and months[kept - 1] > links[0].month else None
+    kept = kept if known is not None else 0
+
+    filled, filled_in, observed = table.copy(), np.zeros(table.shape, dtype=bool), ~np.isnan(table)
+    if known is not None:
+        filled[:kept], filled_in[:kept] = known.filled[:kept], known.filled_in[:kept]
+    _fill(filled, filled_in, observed, shares[of_link[kept:]], kept)
+    back = known.back if known is not None else _chain_back(filled, months, links[0], prices.columns)
     level = np.full(len(table), np.nan)
-    points, weights = np.zeros((len(table), table.shape[1] + 1)), np.zeros(table.shape)
-    in_force = np.full(len(table), links[0].month, dtype=object)
-    for position, link in enumerate(links):
-        linked = months == link.month
-        q = _quantities(table[linked], link, prices.columns)
-        own, at_link = q > 0, np.flatnonzero(linked)
-        if position == 0:
-            level[at_link[-1]] = 1.0
-            held[:] = q / math.fsum(q[own] * table[at_link[-1], own])
-            _chain_back(table, q, level, points, weights, at_link[-1])
-        rows = np.flatnonzero(months > link.month)
-        in_force[rows] = link.month
-        cost = np.array([math.fsum(q[own] * table[t, own]) for t in (*at_link, *rows)])
-        factor = _mean(level[at_link]) / _mean(cost[: len(at_link)])
-        level[rows] = cost[len(at_link) :] * factor
-        held[rows] = q * factor
-        for t in rows:
-            before = q[own] * table[t - 1, own]
-            points[t] = 0.0
-            points[t, :-1][own] = (q[own] * table[t, own] - before) * factor
-            points[t, -1] = math.fsum(before) * factor - level[t - 1]
-            weights[t] = 0.0
-            weights[t, own] = before / math.fsum(before)
-    covered = _covered(prices, held > 0, in_force, links)
-    mask &= held > 0  # a market that has not joined, or has ceased, is not imputed: it is not there
-    return _index(prices, mask, links, level, points, weights, held, in_force, covered, base_period, min_weight)
+    level[: len(back.level)] = back.level
+    starts = [int(np.searchsorted(months, link.month, side="right")) for link in links]
+    spans = list[_Span]()
+    for position, (link, start, stop) in enumerate(zip(links, starts, [*starts[1:], len(table)], strict=True)):
+        old = known.spans[position] if known is not None and start <= kept else None
+        spans.append(_span(filled, level, months, link, slice(start, stop), prices.columns, old, kept))
+        level[start:stop] = spans[-1].cost[1:] * spans[-1].factor
+
+    held = np.array([span.q > 0 for span in spans])
+    covered, uses_imputed = np.empty(len(table)), np.empty(len(table), dtype=bool)
+    if known is not None:
+        covered[:kept], uses_imputed[:kept] = known.covered[:kept], known.uses_imputed[:kept]
+    for t in range(kept, len(table)):
+        of = of_link[t]
+        # share of the listed weight whose market is in the basket and has an own price
+        covered[t] = min(math.fsum(shares[of, observed[t] & held[of]]), 1.0)
+        uses_imputed[t] = (filled_in[t] & held[of]).any()
+    scale = _scale(prices.index, months, level, base_period)
+    compiled = _Compiled(filled, filled_in, level, covered, uses_imputed, back, tuple(spans), scale)
+    in_force = np.array([link.month for link in links], dtype=object)[of_link]
+    frame = _frame(prices.index, compiled, in_force, months <= links[0].month, min_weight)
+    return Index(frame, tuple(links), prices, compiled)
 
 
-def _shares_by_period(prices: pd.DataFrame, months: npt.NDArray[np.object_], links: Sequence[Link]) -> pd.DataFrame:
-    """Shares of the link in force, period × market."""
-    table = np.zeros(prices.shape)
-    for position, link in enumerate(links):
-        rows = months > link.month if position else np.ones(len(table), dtype=bool)
-        table[rows] = [link.shares.get(str(m), 0.0) for m in prices.columns]
-    return pd.DataFrame(table, index=prices.index, columns=prices.columns)
+def _common_rows(before: Index | None, prices: pd.DataFrame, table: Floats, links: Sequence[Link]) -> int:
+    """Count the periods, from the first, whose prices are those that an index was compiled from."""
+    if before is None or before.links != tuple(links) or not before.prices.columns.equals(prices.columns):
+        return 0
+    n = min(len(before.prices), len(prices))
+    differs = np.asarray(before.prices.index[:n] != prices.index[:n])
+    # bit by bit, so that NaN is NaN
+    bits = (before.prices.to_numpy(dtype="float64")[:n].view(np.int64), table[:n].view(np.int64))
+    differs |= (bits[0] != bits[1]).any(axis=1)
+    return int(differs.argmax()) if differs.any() else n
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float:
+def _span(
+    filled: Floats,
+    level: Floats,
+    months: npt.NDArray[np.object_],
+    link: Link,
+    rows: slice,
+    markets: pd.Index,
+    old: _Span | None,
+    kept: int,
+) -> _Span:
+    """Cost of the basket of one link in its periods; of the old span of the same link what was kept holds."""
+    if old is None:
+        at_link = months == link.month
+        q = _quantities(filled[at_link], link, markets)
+        factor = _mean(level[at_link]) / _mean(_costs(q, filled[at_link]))
+        return _Span(rows, q, factor, _costs(q, filled[rows.start - 1 : rows.stop]))
+    first = min(kept, rows.stop)
+    cost = np.concatenate([old.cost[: first - rows.start + 1], _costs(old.q, filled[first : rows.stop])])
+    return _Span(rows, old.q, old.factor, cost)
+
+
+def _costs(q: Floats, prices: Floats) -> Floats:
+    own = q > 0
+    return np.array([math.fsum(row) for row in (q[own] * prices[:, own]).tolist()], dtype="float64")
+
+
+def _mean(values: Floats) -> float:
     return math.fsum(values) / len(values)
 
 
-def _quantities(
-    at_link: npt.NDArray[np.float64], link: Link, markets: Sequence[str] | pd.Index
-) -> npt.NDArray[np.float64]:
+def _quantities(at_link: Floats, link: Link, markets: Sequence[str] | pd.Index) -> Floats:
     """Notional quantities per unit of index: share over mean price of the link month."""
     if not len(at_link):
         raise MethodError(f"the link month {link.month} has no prices")
@@ -263,76 +391,44 @@ def _quantities(
     return q
 
 
-def _chain_back(
-    table: npt.NDArray[np.float64],
-    q: npt.NDArray[np.float64],
-    level: npt.NDArray[np.float64],
-    points: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-    last: int,
-) -> None:
-    """Chain the first basket backwards from period ``last``, in place."""
+def _chain_back(filled: Floats, months: npt.NDArray[np.object_], link: Link, markets: pd.Index) -> _Back:
+    """Chain the first basket backwards from the end of its link month, where its level is 1."""
+    at_link = np.flatnonzero(months == link.month)
+    q = _quantities(filled[at_link], link, markets)
+    last = int(at_link[-1])
+    level = np.full(last + 1, np.nan)
+    points, weights = np.zeros((last + 1, len(q))), np.zeros((last + 1, len(q)))
+    level[last] = 1.0
     for t in range(last, 0, -1):
-        both = ~np.isnan(table[t]) & ~np.isnan(table[t - 1]) & (q > 0)
+        both = ~np.isnan(filled[t]) & ~np.isnan(filled[t - 1]) & (q > 0)
         if not both.any():
             break
-        before, after = q[both] * table[t - 1, both], q[both] * table[t, both]
+        before, after = q[both] * filled[t - 1, both], q[both] * filled[t, both]
         cost = math.fsum(before)
         level[t - 1] = level[t] * (cost / math.fsum(after))
-        points[t, :-1][both] = (after - before) / cost * level[t - 1]
+        points[t, both] = (after - before) / cost * level[t - 1]
         weights[t, both] = before / cost
+    return _Back(q / _costs(q, filled[last : last + 1])[0], points, weights, level)
 
 
-def _index(
-    prices: pd.DataFrame,
-    mask: pd.DataFrame,
-    links: Sequence[Link],
-    level: npt.NDArray[np.float64],
-    points: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-    held: npt.NDArray[np.float64],
-    in_force: npt.NDArray[np.object_],
-    covered: npt.NDArray[np.float64],
-    base_period: str,
-    min_weight: float,
-) -> Index:
-    """Rebase to the base period and say what each value rests on."""
-    months = prices.index.str.slice(0, 7).to_numpy()
-    in_base = np.asarray(prices.index.str.startswith(base_period)) & ~np.isnan(level)
+def _scale(periods: pd.Index, months: npt.NDArray[np.object_], level: Floats, base_period: str) -> float:
+    """What brings the mean level of the base period to 100."""
+    in_base = np.asarray(periods.str.startswith(base_period)) & ~np.isnan(level)
     # the mean of months, in a daily index too, so that a month's mean of days is the month's value
     base = np.array([_mean(level[in_base & (months == m)]) for m in sorted(set(months[in_base]))])
     if not len(base):
-        raise MethodError(
-            f"base period {base_period} has no price; there are prices in {prices.index[0]} to {prices.index[-1]}"
-        )
-    scale = 100 / _mean(base)
-    unrounded = np.where(covered >= min_weight - 1e-12, level * scale, np.nan)
-    back_cast = prices.index.str.slice(0, 7) <= links[0].month
-    imputed_used = (mask.to_numpy() & (weights > 0)).any(axis=1)
+        raise MethodError(f"base period {base_period} has no price; there are prices in {periods[0]} to {periods[-1]}")
+    return 100 / _mean(base)
+
+
+def _frame(
+    periods: pd.Index, made: _Compiled, in_force: npt.NDArray[np.object_], back_cast: Bools, min_weight: float
+) -> pd.DataFrame:
+    """Rebase to the base period and say what each value rests on."""
+    unrounded = np.where(made.covered >= min_weight - 1e-12, made.level * made.scale, np.nan)
     status = np.select(
-        [np.isnan(unrounded), back_cast, imputed_used], ["insufficient", "back-cast", "imputed"], default="normal"
+        [np.isnan(unrounded), back_cast, made.uses_imputed], ["insufficient", "back-cast", "imputed"], default="normal"
     )
-    frame = pd.DataFrame(
-        {"unrounded": unrounded, "status": status, "covered": covered, "link": in_force}, index=prices.index
+    return pd.DataFrame(
+        {"unrounded": unrounded, "status": status, "covered": made.covered, "link": in_force}, index=periods
     )
-    contributions = pd.DataFrame(points * scale, index=prices.index, columns=[*prices.columns, LINK_STEP])
-    weights_before, quantities = (
-        pd.DataFrame(t, index=prices.index, columns=prices.columns) for t in (weights, held * scale)
-    )
-    return Index(frame, contributions, weights_before, mask, quantities, tuple(links))
-
-
-def _covered(
-    prices: pd.DataFrame,
-    in_basket: npt.NDArray[np.bool_],
-    in_force: npt.NDArray[np.object_],
-    links: Sequence[Link],
-) -> npt.NDArray[np.float64]:
-    """Share of the listed weight whose market is in the basket and has an own, observed price, by period."""
-    counted = prices.notna().to_numpy() & in_basket
-    out = np.zeros(len(prices))
-    for link in links:
-        share = np.array([link.shares.get(str(c), 0.0) for c in prices.columns])
-        rows = in_force == link.month
-        out[rows] = counted[rows] @ share
-    return np.minimum(out, 1.0)

@@ -61,8 +61,8 @@ log = structlog.get_logger()
 
 ALGORITHMS = {
     "units": 1,
-    "reference": 1,
-    "index": 1,
+    "reference": 2,
+    "index": 2,
     "trade": 1,
     "documents": 2,
 }  # raised when the figures they give change
@@ -744,7 +744,7 @@ def _figures(
     # stored once the release stands
     bases = [*map(dict, known_bases), *({**base, "vintage": micros(at)} for base in due)]
     overrides = decisions.standing(decisions.read(ws.store.decisions(at))).judgements
-    priced = figures.prices(quoted, ws.methodology, bases, known_on, overrides)
+    priced = figures.prices(quoted, ws.methodology, bases, known_on, overrides=overrides)
     units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
     production = figures.Production(_production(ws.store, units_of, at), units_of, ws.methodology.tonnages, micros(at))
     read = {name: cells.read_months(ws.store, name, at) for name in declared}

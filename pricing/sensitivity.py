@@ -87,6 +87,12 @@ class Voice:
         return str(said.index[-1]), float(said.iloc[-1])
 
     @cached_property
+    def _set_aside(self) -> npt.NDArray[np.object_]:
+        """Rules that keep origins out whatever the cross-section says."""
+        rules = self.made.excluded[self.at]
+        return np.array(["" if r.startswith(("cross-section", "unit-slip")) else r for r in rules], dtype=object)
+
+    @cached_property
     def price(self) -> float:
         """The reference price of the period [USD/t]."""
         return float(self.made.frame["unrounded"].iloc[self.at])
@@ -105,7 +111,7 @@ class Voice:
         rows = (len(factors), 1)
         adjusted = np.tile(made.adjusted[at], rows)
         adjusted[:, self.origin] *= factors
-        excluded = np.tile(np.where(made.excluded[at] == "no-basis", "no-basis", "").astype(object), rows)
+        excluded = np.tile(self._set_aside, rows)
         series = made.quotes.series
         tiers = [self.rules.tier_weights.get(series[c].tier, 0.0) if c >= 0 else 0.0 for c in made.chosen[at]]
         _, price = combine(adjusted, np.tile(tiers, rows), excluded, self.rules)

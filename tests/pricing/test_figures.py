@@ -10,7 +10,7 @@ from pricing import figures
 from pricing.config import Market, Methodology, Operation, Source, Tonnage
 from pricing.errors import ConfigError
 from pricing.figures import MarketPrices
-from pricing.reference import Prices
+from pricing.reference import Prices, Quotes
 from pricing.store import micros
 
 RULES = {
@@ -522,7 +522,9 @@ def with_days(made: dict[str, MarketPrices], mineral: str, days: pd.Series) -> N
     """Give a market daily prices too."""
     empty = np.empty((len(days), 0))
     frame = pd.DataFrame({"unrounded": days})
-    daily = Prices(None, frame, (), empty.astype(int), empty.astype(int), empty, empty, empty, empty.astype(object))
+    blank = pd.DataFrame(index=days.index)
+    quotes = Quotes(made[key(mineral)].market, "daily", (), blank, blank, blank, blank, blank, blank)
+    daily = Prices(quotes, frame, (), empty.astype(int), empty.astype(int), empty, empty, empty, empty.astype(object))
     made[key(mineral)] = MarketPrices(made[key(mineral)].market, daily, None, made[key(mineral)].months)
 
 

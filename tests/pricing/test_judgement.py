@@ -132,7 +132,7 @@ def daily(**levels) -> tuple[Operation, pd.DataFrame]:
 def tin(made, observed, *overrides, audience="public", known_on=BEFORE):
     quotes, _ = figures.all_quotes(method(), figures.eligible(made, audience), observed)
     known = figures.bases_due(quotes, method(), [], known_on)
-    return figures.prices(quotes, method(), known, known_on, overrides)[key("tin")]
+    return figures.prices(quotes, method(), known, known_on, overrides=overrides)[key("tin")]
 
 
 def test_a_price_is_judged_for_a_day_on_which_nobody_quoted_and_enters_the_mean_of_its_month():

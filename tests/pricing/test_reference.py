@@ -212,7 +212,7 @@ def test_weekly_origins_that_drop_out_and_return_change_no_price_that_stands_sti
     full, partial, _, series = panel
     found = estimated(partial, series, known_on)
     made = determine(quoted(partial, series), found, RULES)
-    given = at_level(made, full["a"])
+    given = at_level(made, full["a"]) & (made.frame["status"] != "estimated")
     assert (given == (partial.notna() & has_basis(partial, found)).any(axis=1)).all()
 
 
@@ -347,10 +347,46 @@ def test_a_daily_quotation_is_for_its_own_day_only():
     assert (made.chosen >= 0).tolist() == [[True, False], [False, True]]
 
 
-def test_aged_quotations_alone_make_no_price():
-    made = prices({"w": [103.0, np.nan]}, [house("w", frequency="weekly")])
-    assert made.frame["status"].tolist() == ["normal", "missing"]
-    assert made.frame["unrounded"].isna().tolist() == [False, True]
+def test_aged_quotations_alone_make_an_estimate_for_as_long_as_the_relaxed_window_says():
+    """Thirteen days after a weekly quotation at most, of grade C, never called a price of the day."""
+    made = prices({"w": [103.0, *[np.nan] * 15]}, [house("w", frequency="weekly")])
+    frame = made.frame
+    assert frame["status"].tolist() == ["normal", *["estimated"] * 13, "missing", "missing"]
+    assert frame["type"].tolist()[1:15] == [*["relaxed-window"] * 13, "none"]
+    assert frame["unrounded"].tolist()[:14] == [103.0] * 14 and set(frame["grade"][1:14]) == {"C"}
+    assert made.age[1:14, 0].tolist() == list(range(1, 14))
+    assert frame["carried"].dropna().empty, "what is carried was observed, within three days"
+
+
+def test_an_older_quotation_is_not_used_where_anybody_quoted_the_day_or_was_suspended_in_it():
+    series = [house("w", frequency="weekly"), house("a")]
+    table = {"w": [103.0, *[np.nan] * 9], "a": [np.nan] * 8 + [100.0, 101.0]}
+    made = prices(table, series, {(days(10)[9], "a"): "suspended"})
+    assert made.frame["status"].tolist() == ["normal", *["estimated"] * 7, "normal", "suspended"]
+    assert made.frame["unrounded"].tolist()[8] == 100.0 and made.chosen[8].tolist() == [1, -1]
+
+
+@pytest.mark.parametrize(("factor", "what"), [(1000.0, "kg and t"), (0.1, "a decimal place")])
+def test_what_looks_like_another_unit_beside_its_own_past_is_held_back_where_nobody_can_tell(factor, what):
+    quoted_, rule = [100.0, 101.0, 102.0, 103.0 * factor, 104.0 * factor, 105.0], f"held: unit-slip ({what})"
+    alone = prices({"a": quoted_})
+    assert alone.frame["status"].tolist() == ["normal"] * 3 + ["held"] * 2 + ["normal"]
+    assert alone.frame["unrounded"][3:5].isna().all() and alone.excluded[:, 0].tolist()[3:5] == [rule] * 2
+    beside = prices({"a": quoted_, "b": [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]})
+    assert beside.frame["unrounded"].tolist() == [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
+    assert beside.excluded[:, 0].tolist() == ["", "", "", rule, rule, ""]
+
+
+def test_where_three_quote_the_cross_section_tells_a_slip_and_a_market_that_moves_tenfold_is_not_held():
+    others = {"b": [100.0] * 4, "c": [101.0] * 4}
+    made = prices({"a": [99.0, 99.0, 99.0, 990.0], **others})
+    assert made.excluded[3].tolist() == ["unit-slip (a decimal place)", "", ""]
+    together = prices({"a": [99.0] * 3 + [1000.0], "b": [100.0] * 3 + [1010.0], "c": [101.0] * 3 + [990.0]})
+    assert together.frame["status"].tolist()[3] == "held", "nobody who is no candidate himself confirms it"
+
+
+def test_a_squeeze_that_fits_no_unit_is_a_price():
+    assert prices({"a": [100.0, 101.0, 102.0, 700.0]}).frame["unrounded"].tolist()[3] == 700.0
 
 
 def test_in_a_monthly_market_nothing_is_carried():
