@@ -63,7 +63,7 @@ ALGORITHMS = {
     "units": 1,
     "reference": 2,
     "index": 2,
-    "trade": 1,
+    "trade": 2,
     "documents": 2,
 }  # raised when the figures they give change
 AUDIENCES: tuple[Audience, ...] = ("public", "internal")
@@ -888,7 +888,7 @@ def _manifest(
             "sha256": ws.archive.put("".join(f"{line}\n" for line in log_of_decisions).encode()),
         },
         "documents": _documents(ws, edition.audience, used, at),
-        **({"salt": ws.store.salt} if edition.audience == "internal" else {}),
+        **({"salt": ws.store.salt} if edition.audience == "internal" and _salts(ws.operation) else {}),
         "algorithms": ALGORITHMS,
         "software": f"lodemark {__version__}",
     }
@@ -908,6 +908,12 @@ def _documents(ws: Workspace, audience: Audience, used: set[str], at: dt.datetim
             digest = {"salted_sha256": hashed} if closed else {"sha256": d["sha256"]}
             out.append({"source": d["source"], **digest, "vintage": iso(instant(d["vintage"]))})
     return out
+
+
+def _salts(operation: Operation) -> bool:
+    """Whether any document of a public release is closed."""
+    rights = [source.rights for source in operation.sources.values()]
+    return any(r.compute and r.publish_derived and not r.publish_value for r in rights)
 
 
 def _signing_key(ws: Workspace, environ: Mapping[str, str], at: dt.datetime) -> keys.SigningKey:

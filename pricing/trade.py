@@ -504,6 +504,8 @@ def _read(codes: Sequence[Code], months: pd.Index, read: Mapping[str, frozenset[
 def _reported(rows: _Rows, spoke: Flags) -> Floats:
     """Share of the last twelve months' value whose reporters have said anything of a month.
 
+    With no trade before it, of the value of the first twelve months with trade, so that later ones change nothing.
+
     ``spoke``, month × reporter: of any product. Where nothing was traded nobody is missing.
     """
     reporters, column = np.unique(rows.reporter, return_inverse=True)
@@ -512,7 +514,8 @@ def _reported(rows: _Rows, spoke: Flags) -> Floats:
     until = np.cumsum(values, axis=0)
     before = np.vstack([np.zeros((1, len(reporters))), until[:-1]])
     before[YEAR + 1 :] -= until[: -YEAR - 1]
-    weights = np.where(before.sum(axis=1, keepdims=True) > 0, before, values.sum(axis=0))
+    began = int(values.any(axis=1).argmax())
+    weights = np.where(before.sum(axis=1, keepdims=True) > 0, before, values[began : began + YEAR].sum(axis=0))
     share = _over((weights * spoke[:, reporters]).sum(axis=1), weights.sum(axis=1))
     return np.where(np.isnan(share), 1.0, share)
 

@@ -12,9 +12,11 @@ import gzip
 import hashlib
 import json
 import math
+import sqlite3
 import statistics
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
@@ -436,7 +438,13 @@ class Archive:
     """What the archived documents say that a manifest names, each by its hash."""
 
     def __init__(self, played: Played) -> None:
-        self._data, self._named = played.data, played.last.manifest["documents"]
+        self._data = played.data
+        with closing(sqlite3.connect(self._data / "store.db")) as db:  # as an auditor, who is told the salt
+            salt = dict(db.execute("SELECT key, value FROM meta")).get("salt", "")
+        kept = [f"{f.parent.name}{f.stem}" for f in (self._data / "documents").glob("??/*.gz")]
+        salted = {hashlib.sha256(f"{salt}{sha256}".encode()).hexdigest(): sha256 for sha256 in kept}
+        named = played.last.manifest["documents"]
+        self._named = [{**d, "sha256": d.get("sha256") or salted[d["salted_sha256"]]} for d in named]
 
     def raw(self, sha256: str) -> bytes:
         raw = gzip.decompress((self._data / "documents" / sha256[:2] / f"{sha256[2:]}.gz").read_bytes())
