@@ -903,9 +903,9 @@ def _documents(ws: Workspace, audience: Audience, used: set[str], at: dt.datetim
     out = []
     for d in ws.store.documents(as_of=at):
         if d["source"] in used:
-            closed = audience == "public" and not ws.operation.sources[d["source"]].rights.publish_value
-            hashed = hashlib.sha256(f"{ws.store.salt}{d['sha256']}".encode()).hexdigest()
-            digest = {"salted_sha256": hashed} if closed else {"sha256": d["sha256"]}
+            digest = {"sha256": d["sha256"]}
+            if audience == "public" and not ws.operation.sources[d["source"]].rights.publish_value:
+                digest = {"salted_sha256": hashlib.sha256(f"{ws.store.salt}{d['sha256']}".encode()).hexdigest()}
             out.append({"source": d["source"], **digest, "vintage": iso(instant(d["vintage"]))})
     return out
 
