@@ -48,7 +48,7 @@ class Scale:
     unit : float
         Observations are divided by it first, so that forecasts scale with what is forecast.
     season : array (m,)
-        By position in the cycle; added to what models see, or a factor of it where ``ratio``. Period 0 is the first one.
+        By position in the cycle; added to what models see, or its factor where ``ratio``. Period 0 is the first.
     ratio : bool
         Whether the season is a factor: levels only.
     """
@@ -62,7 +62,7 @@ class Scale:
         """What the model sees of observations that begin at the period numbered ``first``."""
         x = np.log(y / self.unit) if self.logs else y / self.unit
         season = self.season[(first + np.arange(len(y))) % len(self.season)]
-        return x / season if self.ratio else x - season
+        return np.asarray(x / season if self.ratio else x - season)
 
     def prices(self, x: Array, first: int) -> Array:
         """Back to the unit of the observations: x (h, p) for the periods from ``first`` on."""
@@ -89,7 +89,7 @@ def scale_for(y: Array, season: int, levels: bool) -> Scale:
     """
     known = y[~np.isnan(y)]
     logs = logs_are_safe(y) and not levels
-    unit = float(abs(known[-1]) or np.abs(known).max() or 1.0)
+    unit = float(known[-1] if logs else np.abs(known).max() or 1.0)
     plain = Scale(logs, unit, np.zeros(1))
     if season < 2:
         return plain
@@ -122,7 +122,7 @@ def seasonal_means(x: Array, season: int, ratio: bool) -> Array:
     rest = rest / trend if ratio else rest - trend
     position = (half + np.arange(len(rest))) % season
     means = np.array([rest[position == p].mean() for p in range(season)])
-    return means / means.mean() if ratio else means - means.mean()
+    return np.asarray(means / means.mean() if ratio else means - means.mean())
 
 
 # -------------------------------------------------------------------------------------------------------- centres
@@ -160,7 +160,7 @@ class Linear:
         return np.array(rows)
 
     def responses(self, horizon: int) -> Array:
-        """What an error of one has moved 0 … horizon - 1 periods later: 1, Z T K, Z T² K, …"""
+        """What an error of one has moved 0 … horizon - 1 periods later: 1, Z T K, Z T² K and so on."""
         return np.concatenate(([1.0], self.loadings(horizon)[:-1] @ self.gain))
 
     def filter(self, x: Array) -> tuple[Array, Array]:
@@ -273,7 +273,7 @@ def arima(x: Array) -> Linear:
     best = None
     for p, q in ORDERS:
         model = SARIMAX(x, order=(p, 1, q), trend="n", simple_differencing=True, concentrate_scale=True)
-        fit = model.fit(disp=False, maxiter=50, cov_type="none")
+        fit = model.fit(disp=False, maxiter=50, cov_type="none") if p + q else model.filter(np.empty(0))
         if best is None or fit.aicc < best.aicc:
             best = fit
     assert best is not None
@@ -368,7 +368,7 @@ class Fitted:
         return np.sqrt(variance * known / max(known - lost, 1))
 
     def scores(self, horizon: int, spread: Array) -> Array:
-        """Errors of forecasts 1 … horizon from every period of the one pass, divided by their spread; NaN if unknown."""
+        """Errors of forecasts 1 … horizon from every period of the one pass over their spread; NaN if unknown."""
         paths = self.states @ self.centre.loadings(horizon).T
         n = len(self.x)
         scores = np.full((n, horizon), np.nan)
@@ -463,11 +463,11 @@ class Candidate:
 class Average:
     """Several fitted models whose quantiles are averaged with equal weights (Vincent 1912)."""
 
-    parts: tuple[Fitted, ...]
+    parts: tuple[Fitted | Average, ...]
 
     def predict(self, horizon: int, probabilities: Sequence[float] | Array) -> Array:
         """Quantiles (horizon, p), in the unit of the observations."""
-        return np.mean([part.predict(horizon, probabilities) for part in self.parts], axis=0)
+        return np.asarray(np.mean([part.predict(horizon, probabilities) for part in self.parts], axis=0))
 
     def extend(self, new: float) -> Average:
         """With one more observation."""
@@ -487,9 +487,7 @@ class AverageOf:
 
 
 CANDIDATES: Mapping[str, Candidate | AverageOf] = {
-    "random-walk": Candidate(
-        "the last price, with errors of constant spread", random_walk, Constant.fit, np.inf
-    ),
+    "random-walk": Candidate("the last price, with errors of constant spread", random_walk, Constant.fit, np.inf),
     "averaged-random-walk": Candidate(
         "a random walk as it looks after averaging, with errors of constant spread",
         averaged_walk,
@@ -505,9 +503,6 @@ CANDIDATES: Mapping[str, Candidate | AverageOf] = {
         seasonal=True,
     ),
     "random-walk-weighted": Candidate("the last price, with a spread that follows the latest errors", random_walk),
-    "random-walk-empirical": Candidate(
-        "the last price, with the moves seen so far as its errors", random_walk, Constant.fit, 10.0
-    ),
     "random-walk-garch": Candidate("the last price, with a GARCH(1,1) spread", random_walk, Garch.fit),
     "averaged-walk-weighted": Candidate(
         "a random walk as it looks after averaging, with a spread that follows the latest errors", averaged_walk

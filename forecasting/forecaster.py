@@ -131,7 +131,7 @@ def chosen(known: Array, kind: Kind) -> tuple[str, str]:
     if len(known) < SHORT:
         return "random-walk", f"only {len(known)} observations: below {SHORT} nothing but the random walk is used"
     if still > STICKY:
-        return "random-walk-empirical", f"sticky: {still:.0%} of its changes are zero"
+        return "random-walk", f"sticky: {still:.0%} of its changes are zero, so its latest moves say little of the next"
     name = DEFAULT[kind]
     return name, f"the default for this kind of series: {CANDIDATES[name].words}"
 
@@ -146,7 +146,7 @@ _LABELS = {"M": re.compile(r"\d{4}-\d\d"), "Q": re.compile(r"\d{4}-?Q[1-4]")}
 
 
 def _regular(y: pd.Series) -> pd.Series:
-    """With months and quarters as a PeriodIndex without holes; other indices as they are; sorted and unique, or refused.
+    """Months and quarters as a PeriodIndex without holes, other indices as they are; sorted and unique, or refused.
 
     Raises ForecastError where a period is out of order or appears twice, or text labels mix frequencies.
     """
@@ -168,4 +168,3 @@ def _regular(y: pd.Series) -> pd.Series:
     if isinstance(index, pd.PeriodIndex) and len(index) and season_of(index) > 1:
         regular = regular.reindex(pd.period_range(index[0], index[-1], freq=index.freq))
     return regular
-

@@ -1,10 +1,11 @@
 """From centre and spread to quantiles: Student's t, moved towards the model's own errors as they add up.
 
-A model that never saw its own errors is trusted to have Student-t errors with 5 degrees of freedom, the usual shape of
-price changes. The errors of one filter pass with fixed parameters, each divided by the spread that was forecast for it,
-then replace that shape by what was seen (split conformal prediction with symmetric scores: Vovk, Gammerman & Shafer
-2005; Lei et al. 2018), with the weight n / (n + 250) for n errors that do not overlap. At 20 steps ahead 1000 closes hold
-47 such errors, so the weight falls with the horizon by itself.
+Before its errors speak, a model is taken to have Student-t errors with 5 degrees of freedom, the usual shape of price
+changes. The errors of one filter pass with fixed parameters, each divided by the spread forecast for it, then replace
+that shape by what was seen (split conformal prediction with symmetric scores: Vovk, Gammerman & Shafer 2005; Lei et al.
+2018), with the weight n / (n + 250) for n errors that do not overlap. At 20 steps 1000 closes hold 47 of those, so
+the weight falls with the horizon by itself. In-sample errors that overlap are not exchangeable: coverage is measured on
+rolling origins, not promised.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def student(probabilities: Array, freedom: float = DEGREES_OF_FREEDOM) -> Array:
 
 
 def mean_absolute(freedom: float = DEGREES_OF_FREEDOM) -> float:
-    """Mean absolute value of Student's t scaled to variance one: E|t| of Johnson, Kotz & Balakrishnan (1995), ch. 28."""
+    """Mean absolute value of Student's t scaled to variance one (Johnson, Kotz & Balakrishnan 1995, ch. 28)."""
     half = special.gammaln((freedom + 1) / 2) - special.gammaln(freedom / 2)
     return float(2 * np.sqrt(freedom - 2) * np.exp(half) / ((freedom - 1) * np.sqrt(np.pi)))
 

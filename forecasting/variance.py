@@ -1,8 +1,8 @@
 """How wide the next error will be: constant, exponentially weighted, or GARCH(1,1) with Student-t errors.
 
 Each volatility turns one-step errors into the spread (standard deviation) of the error to come, known at the period of
-the last error, and says how it returns to its long-run level: ``variance(j) = level + persistence**(j-1) * (variance(1) -
-level)`` for the error j steps ahead. Missing errors leave the spread as it was.
+the last error, and says how it returns to its long-run level, for the error j steps ahead:
+``variance(j) = level + persistence**(j-1) * (variance(1) - level)``. Missing errors leave the spread as it was.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy import optimize, signal, special
 from forecasting.intervals import DEGREES_OF_FREEDOM, Array, mean_absolute
 
 DECAY = 0.95  # one value for days and months; .94 to .985 score alike
+ANCHOR = 0.1  # weight of the long run, so that a calm stretch cannot shrink the spread without end
 BURN_IN = 24  # errors that set the start; none of them is used for calibration
 
 
@@ -73,12 +74,17 @@ class Constant:
 class Weighted:
     """Exponentially weighted mean of absolute errors, divided by that of a t with unit variance.
 
-    Absolute errors (Taylor 1986; Davidian & Carroll 1987) estimate the scale of heavy-tailed errors better than squares,
-    and one wild price moves them far less. ``start`` is the mean of the first errors.
+    Absolute errors (Taylor 1986; Davidian & Carroll 1987) tell the scale of heavy-tailed errors better than squares do,
+    and one wild price moves them far less. A tenth of the weight stays on the mean of all errors of the fit.
+
+    Attributes
+    ----------
+    start, long_run : float
+        Mean absolute error of the first ``BURN_IN`` and of all errors of the fit.
     """
 
     start: float
-    decay: float = DECAY
+    long_run: float
     freedom: float = DEGREES_OF_FREEDOM
     persistence: float = 1.0
     level: float = 0.0
@@ -87,21 +93,23 @@ class Weighted:
     def fit(cls, errors: Array) -> Weighted:
         """From one-step errors; NaN are passed over."""
         known = np.abs(errors[~np.isnan(errors)])
-        return cls(float(known[:BURN_IN].mean()))
+        return cls(float(known[:BURN_IN].mean()), float(known.mean()))
 
     def spreads(self, errors: Array) -> Array:
         """At each period, from the errors up to it."""
         known = ~np.isnan(errors)
-        gain = 1 - self.decay
-        means = signal.lfilter([gain], [1, -self.decay], np.abs(errors[known]), zi=[self.decay * self.start])[0]
+        inputs = (1 - ANCHOR) * np.abs(errors[known]) + ANCHOR * self.long_run
+        means = signal.lfilter([1 - DECAY], [1, -DECAY], inputs, zi=[DECAY * self.start])[0]
         latest = np.cumsum(known)  # how many errors are known by each period
-        return np.concatenate(([self.start], means))[latest] / mean_absolute(self.freedom)
+        spreads: Array = np.concatenate(([self.start], means))[latest] / mean_absolute(self.freedom)
+        return spreads
 
     def after(self, spread: float, error: float) -> float:
         """The spread one period later."""
         if np.isnan(error):
             return spread
-        return self.decay * spread + (1 - self.decay) * abs(error) / mean_absolute(self.freedom)
+        news = ((1 - ANCHOR) * abs(error) + ANCHOR * self.long_run) / mean_absolute(self.freedom)
+        return DECAY * spread + (1 - DECAY) * news
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ class Garch:
         """At each period, from the errors up to it."""
         known = ~np.isnan(errors)
         variances = garch_variances(errors[known], self.omega, self.alpha, self.beta, self.start)
-        return np.sqrt(variances[np.cumsum(known)])
+        return np.asarray(np.sqrt(variances[np.cumsum(known)]))
 
     def after(self, spread: float, error: float) -> float:
         """The spread one period later."""
