@@ -10,12 +10,14 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from forecasting import closes as daily
 from forecasting.candidates import BENCHMARK, CANDIDATES, DEFAULT, Kind
 from forecasting.errors import ForecastError
 from forecasting.intervals import GRID, Array, mean_of
 
 SHORTEST = 5  # observations; fewer say nothing of a spread
 SHORT = 36  # observations; below it only the random walk is used
+DAILY_CLOSES = "daily-closes"  # the model's name where an average is forecast from closes
 STICKY = 0.25  # share of changes that are zero
 
 
@@ -56,6 +58,7 @@ def forecast(
     *,
     kind: Kind = "close",
     model: str | None = None,
+    closes: pd.Series | None = None,
 ) -> Forecast:
     """Forecast a series from its own past.
 
@@ -73,6 +76,9 @@ def forecast(
     model : str
         A name in ``candidates.CANDIDATES``; without it the published default of the kind, or what a guard puts in its
         place.
+    closes : Series, by day
+        Daily closes of what ``y`` is the monthly or quarterly average of: where they serve, the average is forecast
+        from the last close before the end of the origin. Only with ``kind="average"`` and no ``model``.
 
     Raises
     ------
@@ -92,10 +98,25 @@ def forecast(
     origin = str(observed.index[-1])
     known = values[~np.isnan(values)]
     name, why = chosen(known, kind) if model is None else (model, f"asked for: {CANDIDATES[model].words}")
+    if closes is not None and (kind != "average" or model is not None or season_of(observed.index) == 1):
+        raise ForecastError(
+            "closes serve monthly or quarterly averages only: kind='average', no model, and such periods"
+        )
 
     tails = [(50 - level / 2) / 100 for level in levels]
     probabilities = np.unique(np.round([*GRID, *tails, *(1 - t for t in tails)], 12))
-    predicted = CANDIDATES[name].fit(values, season_of(observed.index)).predict(horizon, probabilities)
+    predicted = None
+    if closes is not None and name == DEFAULT["average"]:
+        try:
+            predicted = daily.predict(observed, closes, horizon, probabilities)
+            name, why = (
+                DAILY_CLOSES,
+                "the daily closes before the end of the origin are known, and say more than averages",
+            )
+        except ForecastError as error:
+            why = f"{why}; its daily closes do not serve: {error}"
+    if predicted is None:
+        predicted = CANDIDATES[name].fit(values, season_of(observed.index)).predict(horizon, probabilities)
 
     steps = pd.RangeIndex(1, horizon + 1, name="horizon")
     frame = pd.DataFrame(predicted, index=steps, columns=probabilities)
