@@ -439,7 +439,8 @@ class Candidate:
     def fit(self, y: Array, season: int = 1) -> Fitted:
         """To observations, oldest first, NaN where missing, of ``season`` periods per cycle.
 
-        The first and the last must not be missing; ``forecaster.forecast`` sees to it.
+        The last must not be missing and five must be there; ``forecaster.forecast`` sees to it. Raises ForecastError
+        where the model cannot be fitted to them.
         """
         y = np.asarray(y, dtype=float)[-MEMORY:]
         y = y[np.flatnonzero(~np.isnan(y))[0] :]
@@ -454,9 +455,14 @@ class Candidate:
         return Fitted(scale, centre, volatility, x, states, volatility.spreads(errors), self.prior_errors)
 
     def _centre(self, x: Array) -> Linear:
-        with warnings.catch_warnings():  # of the optimisers: a fit that ran out of steps is still judged by its errors
-            warnings.simplefilter("ignore")
-            return self.centre(x)
+        try:
+            with (
+                warnings.catch_warnings()
+            ):  # of the optimisers: a fit that ran out of steps is still judged by its errors
+                warnings.simplefilter("ignore")
+                return self.centre(x)
+        except (ValueError, np.linalg.LinAlgError) as error:
+            raise ForecastError(f"{self.words}: cannot be fitted to {len(x)} observations: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from scipy import optimize, signal, special
 
+from forecasting.errors import ForecastError
 from forecasting.intervals import DEGREES_OF_FREEDOM, Array, mean_absolute
 
 DECAY = 0.95  # one value for days and months; .94 to .985 score alike
@@ -141,6 +142,8 @@ class Garch:
         """
         known = errors[~np.isnan(errors)]
         unit = float(np.sqrt(np.mean(known**2)))
+        if unit == 0:
+            raise ForecastError("no error but zero: a GARCH spread cannot be fitted")
         scaled = known / unit
         start = backcast(scaled)
 

@@ -48,7 +48,7 @@ def test_every_candidate_scales_and_is_ordered_nested_and_repeatable(name):
     st.lists(st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.floats(-10, 10), st.just(0.0)), max_size=60),
     st.sampled_from(["close", "average"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_input_gives_a_forecast_or_a_clear_error(values, kind):
     try:
         f = forecast(pd.Series(values, dtype=float), 4, kind=kind)
@@ -152,3 +152,9 @@ def test_what_cannot_be_forecast_is_refused_with_the_reason(y, message):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ForecastError):
         forecast(series(), **{"horizon": 3, **wrong})
+
+
+@pytest.mark.parametrize("name", ["smoothing", "autoregression", "random-walk-garch", "closes-combined"])
+def test_a_model_that_cannot_be_fitted_says_so(name):
+    with pytest.raises(ForecastError, match="cannot be fitted"):
+        forecast(pd.Series(np.full(6, 3.0)), 3, model=name)
