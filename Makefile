@@ -12,7 +12,7 @@ run: .venv/run.stamp
 	@$(BIN)/lodemark run
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .

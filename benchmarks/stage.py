@@ -97,6 +97,7 @@ def made_methodology() -> Methodology:
     determination = {
         "max_spread": 0.15, "widest": 0.30, "max_weight": 0.5, "carry_days": 3, "interval": 80, "interval_periods": 250,
         "stale_days": {"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
+        "relaxed_days": {"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},
         "tier_weights": {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3},
         "grades": {"A": 3, "B": 2, "C": 1}, "month_share": 0.6,
     }  # fmt: skip
@@ -111,6 +112,9 @@ def made_methodology() -> Methodology:
         {
             "id": "2016-01", "title": "benchmark", "status": "initial", "proposed": "2015-11-01",
             "effective": "2015-12-01", "notice_days": 28, "determination": determination,
+            "fallback": {"window": {"daily": 60, "ten-day": 18, "monthly": 12},
+                         "limit": {"daily": 10, "ten-day": 3, "monthly": 2}},
+            "twins": {"risk_months": 36, "min_changes": 24, "geks_window": 25},
             "basis": {"review_month": 1, "window_months": 12,
                       "min_common": {"daily": 20, "weekly": 10, "ten-day": 5, "monthly": 3}},
             "markets": [{**k, "per": "product", "anchor": "o0"} for k in keys], "baskets": baskets,

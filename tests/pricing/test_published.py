@@ -276,7 +276,8 @@ def test_a_process_that_may_not_write_the_folder_reads_it_all_the_same(tmp_path_
     folder = tmp_path_factory.mktemp("db")
     path = folder / "published.db"
     record(path, 1, [row("2026-01", 1.0)])
-    for each in (folder, *list(folder.parents)[:2]):
+    ours = [each for each in (folder, *folder.parents) if each.name.startswith(("db", "popen", "pytest"))]
+    for each in ours:
         each.chmod(0o755)
     code = (
         "import os, sys; from pathlib import Path; from pricing import published; os.setgid(65534); os.setuid(65534)\n"
