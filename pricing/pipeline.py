@@ -617,6 +617,7 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     made = replace(made, late=late)
     _note_left_out(ws, made.left_out, at)
     _note_records(ws, made.records, at)
+    _note_held(ws, made.prices, at)
     edition = documents.Edition(
         audience=audience,
         number=number,
@@ -780,6 +781,31 @@ def _note_records(ws: Workspace, records: Mapping[str, tuple[figures.Beside, ...
             message = f"{key}: {row.of} {what} {row.beside}"
             if what and message not in told:
                 ws.store.add_findings(at, "lodemark", [Finding("cross-check", "warning", message, evidence=asdict(r))])
+
+
+def _note_held(ws: Workspace, priced: Mapping[str, figures.MarketPrices], at: dt.datetime) -> None:
+    """Make a finding, once, of each quotation that a determination holds back until somebody has looked at it."""
+    owner = ws.operation.source_of()
+    told: set[str] | None = None
+    for key, one in priced.items():
+        for frequency in figures.FREQUENCIES:
+            made = one.made(frequency)
+            if made is None:
+                continue
+            for t, m in np.argwhere(made.computed("held")).tolist():
+                series, period = made.quotes.series[int(made.chosen[t, m])], str(made.quotes.usd_per_t.index[t])
+                if made.age[t, m]:
+                    continue  # an older one that still stands: noted on its own day
+                value, rule = float(made.quotes.value[series.id].iloc[t]), str(made.excluded[t, m])
+                message = f"{series.id} {period}: {value:g} {series.unit} is {rule}"
+                if told is None:
+                    told = {f["message"] for f in ws.store.findings() if f["check"] == "unit-slip"}
+                if message not in told:
+                    log.warning("held back", series=series.id, period=period, why=rule)
+                    evidence = {"value": value, "market": key, "frequency": frequency, "origin": series.origin}
+                    slip = Finding("unit-slip", "error", message, series.id, period, evidence)
+                    ws.store.add_findings(at, owner[series.id], [slip])
+                    told.add(message)
 
 
 def _note_left_out(ws: Workspace, left_out: Mapping[str, str], at: dt.datetime) -> None:

@@ -25,7 +25,6 @@ Floats = npt.NDArray[np.float64]
 OBSERVED = frozenset(
     ("determined", "official", "single-source", "transaction-based", "assessed", "mean-of-days", "mean-of-ten-days")
 )  # types of a price that rests on quotations of the period itself
-HELD = "held: unit-slip ("  # begins the rule of a quotation that waits for somebody to look at it
 OUT_STATUSES = ("voided", "suspended", "limit")  # statuses of a quotation that stay out of determinations
 BLOCK_ROWS = 8192  # of periods × markets that are computed at once: they stay in the cache
 MOST_PARTS = 32  # of a history that are kept apart; then all but the first are joined
@@ -784,7 +783,7 @@ def _determined(
     # what looks at one period only: markets and periods are rows alike
     rows = (shape[0] * shape[1], shape[2])
     _exclude_on_cross_section(adjusted.reshape(rows), excluded.reshape(rows), rules.max_spread, kept.reshape(rows))
-    past = _hold_slips(due, adjusted, excluded, kept)
+    held, past = _hold_slips(due, adjusted, excluded, kept)
     used = (~np.isnan(adjusted) & (excluded == "")).reshape(rows)
     weight = _weighed(used, by_series[which, chosen].reshape(rows), rules)
     values = np.where(used, adjusted.reshape(rows), np.nan)
@@ -799,7 +798,6 @@ def _determined(
     price = np.where(dispersed | ((fresh == 0) & ~estimated), np.nan, middle)
     given = ~np.isnan(price)
     estimated &= given
-    held = np.logical_or.reduce(np.char.startswith(excluded.reshape(rows).astype(str), HELD), axis=1)
     alone = (official[which, chosen].reshape(rows) | ~used).all(axis=1) & (n == 1)
     # Aged quotations do not earn a grade, and origins far apart lose one.
     earned = np.where(spread > rules.max_spread / 2, fresh - 1, fresh)
@@ -812,7 +810,7 @@ def _determined(
         "interval_low": bounds[0],
         "interval_high": bounds[1],
         "status": _texts(
-            [estimated, given, dispersed, locked.reshape(-1), held],
+            [estimated, given, dispersed, locked.reshape(-1), held.any(axis=2).reshape(-1)],
             ("estimated", "normal", "dispersed", "suspended", "held", "missing"),
         ),
         "type": _texts(
@@ -828,6 +826,7 @@ def _determined(
         "level": reach["level"],
     }
     table = {
+        "held": held,
         "last": past.last,
         "standing": past.standing,
         "chosen": chosen,
@@ -842,10 +841,11 @@ def _determined(
 
 def _hold_slips(
     due: Sequence[_Due], adjusted: Floats, excluded: npt.NDArray[np.object_], kept: npt.NDArray[np.bool_]
-) -> slips.Past:
+) -> tuple[npt.NDArray[np.bool_], slips.Past]:
     """Hold back what looks like another unit than the origin quoted in before, where no other origin tells.
 
-    Arrays are market × period × origin; the rule is written into ``excluded``. Returns the past after each period.
+    Arrays are market × period × origin; the rule is written into ``excluded``. Returns what is held, and the past
+    after each period.
     """
     before = None
     if due[0].kept:
@@ -853,8 +853,8 @@ def _hold_slips(
         before = slips.Past(last, standing)
     ratio, past = slips.beside_own_past(np.where(excluded == "", adjusted, np.nan), before, kept)
     for at in zip(*np.nonzero(~np.isnan(ratio)), strict=True):
-        excluded[at] = f"{HELD}{slips.slip(ratio[at], slips.LOOSE, slips.LEAST)})"
-    return past
+        excluded[at] = f"held: unit-slip ({slips.slip(ratio[at], slips.LOOSE, slips.LEAST)})"
+    return ~np.isnan(ratio), past
 
 
 def _texts(conditions: Sequence[npt.NDArray[np.bool_]], texts: Sequence[str | None]) -> npt.NDArray[np.object_]:

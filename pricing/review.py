@@ -60,6 +60,7 @@ def listed(ws: Workspace) -> dict[str, Any]:
         }
     return {
         "held": [{**row, "seen": seen[key]} for key, row in held.items()],
+        "slips": _slips(ws, now),
         "proposed": [_shown(ws, one) for one in now.proposed.values()],
         "overrides": [
             {**_shown(ws, one), "since": since, "actors": list(actors)}
@@ -67,6 +68,27 @@ def listed(ws: Workspace) -> dict[str, Any]:
             if isinstance(one, Override)
         ],
     }
+
+
+def _slips(ws: Workspace, now: Standing) -> list[dict[str, Any]]:
+    """Quotations that a determination holds back, that stand as they were, and that no override settles."""
+    out = []
+    for finding in ws.store.findings():
+        facts = finding["evidence"]
+        if finding["check"] != "unit-slip" or "market" not in facts:
+            continue
+        period, known = finding["period"], _known(ws, finding["series"], finding["period"])
+        if known is None or known["value"] != facts["value"]:
+            continue  # the publisher has corrected it
+        place = (facts["market"], facts["frequency"])
+        if any(
+            (j.market, j.frequency) == place and j.first <= period <= j.last and j.origin in ("", facts["origin"])
+            for j in now.judgements
+        ):
+            continue
+        row = {"series": finding["series"], "period": period, "value": facts["value"], "why": finding["message"]}
+        out.append({**row, "market": place[0], "frequency": place[1], "origin": facts["origin"]})
+    return out
 
 
 def _known(ws: Workspace, series: str, period: str) -> dict[str, Any] | None:

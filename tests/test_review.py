@@ -140,6 +140,30 @@ def alpha_of(month: str, price: str) -> tuple[bytes, bytes]:
     return line, b",".join((month.encode(), price.encode(), cobalt))
 
 
+def test_a_quotation_in_another_unit_is_held_back_in_its_determination_until_it_is_included_or_corrected(world) -> None:
+    rows = small_world.document("days", 1).decode().split()
+    day, nickel, _ = rows[-3].split(",")
+    load(world, "days", (rows[-3].encode(), rows[-3].replace(nickel, f"{float(nickel) / 1000:.5f}").encode()))
+    first = records(release(world), "nickel/metal/XCN", "daily")[day]
+    (out,) = first["excluded"]
+    assert (out["origin"], out["rule"]) == ("alpha", "held: unit-slip (kg and t)")
+    assert [c["origin"] for c in first["contributors"]] == ["euro"] and first["status"] == "normal"
+    (slip,) = answer(world, "review")["slips"]
+    assert (slip["market"], slip["frequency"], slip["period"]) == ("nickel/metal/XCN", "daily", day)
+    assert "kg and t" in slip["why"] and "held back in determinations: 1" in call(world, "review").stdout
+
+    span = ("override", "nickel/metal/XCN", day, "--frequency", "daily")
+    decide(world, *span, "--include", "alpha", reason="confirmed-by-publisher")
+    assert answer(world, "review")["slips"] == []
+    second = records(release(world), "nickel/metal/XCN", "daily")[day]
+    assert {c["origin"] for c in second["contributors"]} == {"alpha", "euro"} and second["status"] == "dispersed"
+
+    answer(world, "review", "revoke", "1", "--reason", "mistaken", "--actor", "ann")
+    assert len(answer(world, "review")["slips"]) == 1
+    load(world, "days", (rows[-1].encode(), (rows[-1] + "0").encode()))  # the publisher sends it right
+    assert answer(world, "review")["slips"] == []
+
+
 def test_a_price_below_zero_cannot_be_accepted_and_once_rejected_is_not_raised_again(world: Path) -> None:
     load(world, "alpha", alpha_of("2026-08", "-7.5"))
     (row,) = held(world)

@@ -74,6 +74,10 @@ def review_commands(workspace: Opener, table: Table) -> click.Group:
             return
         click.echo(f"held back: {len(found['held']) or 'nothing'}")
         table([{**row, "known": _known(row["known"]), "document": row["document"][:12]} for row in found["held"]])
+        click.echo(f"held back in determinations: {len(found['slips']) or 'nothing'}")
+        table([{k: row[k] for k in ("market", "frequency", "period", "origin", "why")} for row in found["slips"]])
+        if found["slips"]:
+            click.echo("  let one in: lodemark review override MARKET PERIOD --frequency … --include ORIGIN")
         for what, rows in (("waiting for a second person", found["proposed"]), ("in force", found["overrides"])):
             click.echo(f"{what}: {len(rows) or 'nothing'}")
             for row in rows:
