@@ -311,6 +311,13 @@ class Publish(Settings):
     contact: str = ""
 
 
+class Compute(Settings):
+    """Where backtests are computed."""
+
+    workers: int = Field(default=1, ge=1, le=256, description="processes of this machine")
+    dask: str = Field(default="", pattern=r"^(tcp://.+:\d+)?$", description="scheduler of a Dask cluster that exists")
+
+
 class Web(Settings):
     """Where the endpoint listens."""
 
@@ -358,6 +365,7 @@ class Operation(Settings):
     methodology: Path = Path("methodology")
     publish: Publish = Publish()
     web: Web = Web()
+    compute: Compute = Compute()
     fetch: Fetching = Fetching()
     review: Review = Review()
     sources: dict[Slug, Source] = {}
@@ -591,6 +599,35 @@ class Control(Settings):
         return self.since <= last and (self.until is None or first <= self.until)
 
 
+class Forecasting(Settings):
+    """What is forecast how far ahead, and when a model may stand in for the benchmark."""
+
+    horizons: dict[Literal["daily", "monthly"], int] = Field(description="periods ahead; a frequency left out has none")
+    levels: tuple[int, ...] = Field(min_length=1, description="nominal coverage of the bounds, per cent")
+    enter: float = Field(gt=0, lt=1, description="a model is published from a review on whose test is below this")
+    leave: float = Field(gt=0, lt=1, description="and until a review whose test is above this")
+    least_origins: int = Field(ge=10, description="fewest origins, with all horizons observed, that it may enter on")
+    review_months: tuple[int, ...] = Field(min_length=1, description="months that begin with a review")
+    first: dict[Literal["daily", "monthly"], int] = Field(description="observations before the first origin of a test")
+    step: dict[Literal["daily", "monthly"], int] = Field(description="periods between two origins of a test")
+    most_origins: int = Field(ge=10, description="origins of a test at most: the latest")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Forecasting:
+        if not self.enter <= self.leave:
+            raise ValueError(f"forecasts.enter {self.enter} is above leave {self.leave}")
+        if wrong := [m for m in self.review_months if not 1 <= m <= 12]:
+            raise ValueError(f"forecasts.review_months: no months of the year: {wrong}")
+        if outside := [n for n in self.levels if not 0 < n < 100]:
+            raise ValueError(f"forecasts.levels: per cent between 0 and 100, not {outside}")
+        for name in ("first", "step"):
+            if absent := [f for f in self.horizons if getattr(self, name).get(f, 0) < 1]:
+                raise ValueError(f"forecasts.{name}: missing, or below 1: {', '.join(absent)}")
+        if low := [f for f, n in self.horizons.items() if n < 1]:
+            raise ValueError(f"forecasts.horizons: below 1: {', '.join(low)}")
+        return self
+
+
 class Basis(Settings):
     """How the lasting difference of an origin from the market's anchor is estimated and held."""
 
@@ -790,6 +827,7 @@ class Methodology(Settings):
     tonnages: tuple[Tonnage, ...] = ()
     trade: Trade | None = None
     imports: dict[Slug, ImportBasket] = {}
+    forecasts: Forecasting | None = Field(default=None, description="absent: nothing is forecast")
     gap_days: int = Field(default=0, ge=0, le=7, description="most days between the two sides of a daily gap")
     rebates: tuple[Rebate, ...] = ()
     spreads: tuple[StagePair, ...] = ()

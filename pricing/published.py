@@ -353,6 +353,26 @@ def read(
     return [Value(*row) for row in connection.execute(_STATE, (id_, *bounds, release))]
 
 
+def vintages(
+    connection: sqlite3.Connection, kind: Kind, name: str, frequency: str
+) -> list[tuple[str, str, float | None]]:
+    """Return every value of a dataset as (period, instant of the release that showed it first, unrounded).
+
+    In the unit of the newest release; a withdrawal has no value.
+    """
+    named = "SELECT id, unit FROM dataset WHERE (kind, name, frequency) = (?, ?, ?)"
+    found = connection.execute(named, (kind, name, frequency)).fetchall()
+    if not found:
+        return []
+    id_, _ = _in_force(connection, found, newest(connection))
+    rows = connection.execute(
+        "SELECT v.period, r.released_at, v.unrounded FROM value v JOIN release r ON r.number = v.release"
+        " WHERE v.dataset = ? ORDER BY v.period, v.release",
+        (id_,),
+    )
+    return [(period, at, unrounded) for period, at, unrounded in rows]
+
+
 def lower_bound(start: str) -> str:
     """Return the shortest period with the same first day: ``2026-01-01`` and ``2026-01`` are ``2026``.
 

@@ -70,6 +70,21 @@ def m003_decisions(db: sqlite_utils.Database) -> None:
             )
 
 
+@migrations()
+def m004_forecasts(db: sqlite_utils.Database) -> None:
+    """Forecasts as they were published, and backtests with the decision that followed."""
+    db.execute(
+        "CREATE TABLE forecast (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,"
+        " origin TEXT NOT NULL, release INTEGER NOT NULL, document TEXT NOT NULL,"
+        " PRIMARY KEY (audience, name, frequency, origin, release)) STRICT, WITHOUT ROWID"
+    )
+    db.execute(
+        "CREATE TABLE backtest (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,"
+        " vintage INTEGER NOT NULL, document TEXT NOT NULL,"
+        " PRIMARY KEY (audience, name, frequency, vintage)) STRICT, WITHOUT ROWID"
+    )
+
+
 _CUSTOMS = """
 CREATE TABLE cell (
     id INTEGER PRIMARY KEY, source TEXT NOT NULL, code TEXT NOT NULL, reporter TEXT NOT NULL, partner TEXT NOT NULL,
@@ -578,6 +593,46 @@ class Store:
                 " VALUES (:audience, :market, :frequency, :effective, :origin, :ratio, :common, :via, :first, :last,"
                 " :vintage)",
                 ({**row, "audience": audience} for row in rows),
+            )
+
+    # ------------------------------------------------------------- forecasts
+
+    def forecasts(self, audience: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Return every published forecast by (name, frequency), in order of origin and release."""
+        rows = self._conn.execute(
+            "SELECT name, frequency, release, document FROM forecast WHERE audience = ?"
+            " ORDER BY name, frequency, origin, release",
+            (audience,),
+        )
+        out: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for name, frequency, release, document in rows:
+            out.setdefault((name, frequency), []).append({**orjson.loads(document), "release": release})
+        return out
+
+    def add_forecasts(self, audience: str, release: int, rows: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
+        """Keep what a release forecast: (name, frequency, document with ``origin``). Idempotent."""
+        with self.writing():
+            self._conn.executemany(
+                "INSERT OR IGNORE INTO forecast VALUES (?, ?, ?, ?, ?, ?)",
+                ((audience, n, f, d["origin"], release, orjson.dumps(d).decode()) for n, f, d in rows),
+            )
+
+    def backtests(self, audience: str, as_of: dt.datetime | None = None) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the last backtest of each (name, frequency) known at ``as_of``."""
+        rows = self._conn.execute(
+            "SELECT name, frequency, max(vintage), document FROM backtest WHERE audience = ? AND vintage <= ?"
+            " GROUP BY name, frequency",
+            (audience, _limit(as_of)),
+        )
+        return {(name, frequency): orjson.loads(document) for name, frequency, _, document in rows}
+
+    def add_backtests(self, audience: str, at: dt.datetime, rows: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
+        """Store backtests as learnt at an instant. Raises StoreError where that is not after the last release."""
+        self.check_open(micros(at))
+        with self.writing():
+            self._conn.executemany(
+                "INSERT OR REPLACE INTO backtest VALUES (?, ?, ?, ?, ?)",
+                ((audience, n, f, micros(at), orjson.dumps(d).decode()) for n, f, d in rows),
             )
 
     # -------------------------------------------------------------- releases

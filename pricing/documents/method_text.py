@@ -21,6 +21,7 @@ from pricing.config import (
     Basket,
     Determination,
     Fallback,
+    Forecasting,
     ImportBasket,
     Methodology,
     Trade,
@@ -34,6 +35,7 @@ _HEADINGS = {
     "determination": "How a reference price is determined",
     "fallback": "Where nobody quoted",
     "controls": "Trade controls",
+    "forecasts": "Forecasts",
     "basis": "Lasting differences between origins",
     "markets": "Markets",
     "baskets": "Indices",
@@ -62,6 +64,17 @@ _SENTENCES: dict[type[BaseModel], dict[str, str]] = {
         "interval_periods": "It rests on how far origins lay apart in {number} periods.",
         "grades": "Independent origins with a quotation of the period itself that a grade needs: {listed}.",
         "month_share": "A month is the mean of its days where {share} of the days on which it is quoted have a price.",
+    },
+    Forecasting: {
+        "horizons": "Periods ahead that are forecast: {listed}.",
+        "levels": "The bounds are to cover what happens in as many of 100 cases: {text}.",
+        "enter": "At a review a model replaces its benchmark where its test is below {number} …",
+        "leave": "… and stays until a review at which it is above {number}.",
+        "least_origins": "It may not enter on fewer than {number} origins with all horizons observed.",
+        "review_months": "Months that begin with a review: {text}.",
+        "first": "Observations before the first origin of a test: {listed}.",
+        "step": "Periods between two origins of a test: {listed}.",
+        "most_origins": "A test looks at the latest {number} origins at most.",
     },
     Fallback: {
         "window": "Where nobody quoted, a market's price is that of its linked market at the median ratio of so many "
