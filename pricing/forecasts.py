@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,9 @@ import pandas as pd
 
 import forecasting
 from forecasting import evaluation
+from forecasting.candidates import BENCHMARK, DEFAULT
+from forecasting.forecaster import DAILY_CLOSES
+from forecasting.intervals import GRID, Array
 from pricing.config import Forecasting, Operation
 from pricing.figures import Figures, MarketPrices
 from pricing.reference import OBSERVED, Prices
@@ -24,7 +27,12 @@ from pricing.reference import OBSERVED, Prices
 Frequency = Literal["daily", "monthly"]
 FREQUENCIES: tuple[Frequency, ...] = ("daily", "monthly")
 SHOWN = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)  # quantiles in documents
-PAST = {"daily": 20, "monthly": 12}  # earlier origins in a document
+PAST = {"daily": 20, "monthly": 12}  # earlier origins in a document …
+AT = {"daily": (1, 5, 10, 20), "monthly": (1, 3, 6, 12)}  # … and their horizons
+INFORMATION = (
+    "an average whose daily closes are known is forecast from the last of them: its benchmark. What that gains over the "
+    "averages alone is better information, not skill"
+)
 VERSION = 1  # raised when a forecast of the same series comes out otherwise
 
 
@@ -90,8 +98,7 @@ def subjects(figures: Figures, operation: Operation, audience: str, rules: Forec
                 if frequency in rules.horizons:
                     closes = frames.get("daily") if frequency == "monthly" else None
                     kind: Literal["close", "average"] = "average" if frequency == "monthly" else "close"
-                    yield_ = Subject(name, frequency, kind, y, closes, "index points", f"the index {name}")
-                    out.append(yield_)
+                    out.append(Subject(name, frequency, kind, y, closes, "index points", f"the index {name}"))
     return [one for one in out if one.y.notna().any()]
 
 
@@ -138,8 +145,8 @@ def outlook(
 ) -> Outlook:
     """Forecast one series with what its last review decided; the benchmark where there was none.
 
-    A series whose content and settings are those of an earlier forecast takes that one over. A fit that fails gives
-    the random walk and a finding.
+    The benchmark of an average whose daily closes are known is what these say. A series whose content and settings are
+    those of an earlier forecast takes that one over. A fit that fails gives the random walk and a finding.
 
     Parameters
     ----------
@@ -148,15 +155,15 @@ def outlook(
     before : sequence of mapping
         Forecasts published earlier, as they stood in their documents.
     """
-    model = None if tested and tested["decision"]["published"] == "model" else forecasting.BENCHMARK[subject.kind]
+    adopted = tested is not None and tested["decision"]["published"] == "model"
+    model = None if adopted or subject.closes is not None else BENCHMARK[subject.kind]
     content = _content(subject, rules, model)
     for old in reversed(before):
         if old.get("content") == content:
             return Outlook(subject, {k: v for k, v in old.items() if k != "release"}, tested)
     horizon = rules.horizons[subject.frequency]
-    closes = subject.closes if model is None else None
     try:
-        made = forecasting.forecast(subject.y, horizon, rules.levels, kind=subject.kind, model=model, closes=closes)
+        made = _forecast(subject, subject.y, horizon, rules.levels, model, subject.closes)
     except Exception as error:  # one series must not keep the release from being made
         finding = f"{subject.name} {subject.frequency}: {model or 'the model'} failed: {error}"
         try:
@@ -165,6 +172,17 @@ def outlook(
             return Outlook(subject, None, tested, str(none))
         return Outlook(subject, _shown(subject, made, content), tested, finding)
     return Outlook(subject, _shown(subject, made, content), tested)
+
+
+def _forecast(
+    subject: Subject, y: pd.Series, horizon: int, levels: Sequence[int], model: str | None, closes: pd.Series | None
+) -> forecasting.Forecast:
+    """Forecast; an average whose closes do not serve at its origin by the benchmark of averages alone."""
+    made = forecasting.forecast(y, horizon, levels, kind=subject.kind, model=model, closes=closes)
+    if closes is None or made.model == DAILY_CLOSES:
+        return made
+    alone = forecasting.forecast(y, horizon, levels, kind=subject.kind, model=BENCHMARK[subject.kind])
+    return replace(alone, why=made.why)
 
 
 def _content(subject: Subject, rules: Forecasting, model: str | None) -> str:
@@ -189,7 +207,7 @@ def _shown(subject: Subject, made: forecasting.Forecast, content: str) -> dict[s
         "last": _six(float(subject.y.dropna().iloc[-1])),
         "model": made.model,
         "why": made.why,
-        "benchmark": made.benchmark,
+        "benchmark": made.benchmark if made.model != DAILY_CLOSES else DAILY_CLOSES,
         "horizons": rows,
         "probabilities": list(SHOWN),
         "quantiles": [[_six(made.quantiles.at[h, p]) for p in SHOWN] for h in made.median.index],
@@ -197,7 +215,7 @@ def _shown(subject: Subject, made: forecasting.Forecast, content: str) -> dict[s
     }
 
 
-def _six(value: float) -> float:
+def _six(value: Any) -> float:
     """Six significant digits: more of a forecast would be noise."""
     return float(f"{float(value):.6g}")
 
@@ -236,7 +254,11 @@ def history(
     first = min((at for _, at, _ in rows), default=None)
     out = [(p, _end(p) if at == first else at, v) for p, at, v in rows]
     told = {p for p, _, _ in out}
-    out += [(p, _end(p), v) for p, v in subject.y.items() if p not in told and not math.isnan(v)]
+    out += [
+        (p, _end(p), v)
+        for p, v in zip(subject.y.index.tolist(), subject.y.tolist(), strict=True)
+        if p not in told and not math.isnan(v)
+    ]
     frame = pd.DataFrame(out, columns=["period", "vintage", "value"])
     known: dict[str, pd.Timestamp] = {}
     for period, at, value in out:
@@ -281,8 +303,8 @@ def backtest(
     chosen = chosen[:: -rules.step[frequency]][::-1][-rules.most_origins :]
     if not chosen:
         return None
-    benchmark = forecasting.BENCHMARK[subject.kind]
-    grid = sorted({*forecasting.GRID, *(round(t, 12) for n in rules.levels for t in _tails(n))})
+    benchmark = BENCHMARK[subject.kind]
+    grid = sorted({*GRID, *(round(t, 12) for n in rules.levels for t in _tails(n))})
     actual, model, base, scale = [], [], [], []
     calendar = pd.Index(subject.y.index)
     instants = [known[p] for p in chosen]
@@ -292,7 +314,7 @@ def backtest(
         if subject.closes is not None:
             closes = subject.closes[subject.closes.index <= _last_day(str(y.index[-1]))]
         try:
-            ours = forecasting.forecast(y, horizon, rules.levels, kind=subject.kind, closes=closes)
+            ours = _forecast(subject, y, horizon, rules.levels, None, closes)
             theirs = forecasting.forecast(y, horizon, rules.levels, kind=subject.kind, model=benchmark)
         except forecasting.ForecastError:
             continue
@@ -309,10 +331,14 @@ def backtest(
     adopt = evaluation.Rules(rules.enter, rules.leave, rules.least_origins, rules.review_months)
     old = evaluation.Decision(**before["decision"]) if before else None
     decision = evaluation.decide(old, made, adopt, today)
+    if subject.closes is not None:
+        decision = evaluation.Decision("benchmark", decision.since, today, INFORMATION)
     releases = {at for _, at, _ in shown}
     first = min(map(pd.Timestamp, releases), default=None)
     return {
+        "model": DAILY_CLOSES if subject.closes is not None else DEFAULT[subject.kind],
         "benchmark": benchmark,
+        "skill_is": "information" if subject.closes is not None else "skill",
         "origins": len(actual),
         "as_known": sum(first is not None and at > first for at in instants),
         "first_origin": chosen[0],
@@ -320,8 +346,8 @@ def backtest(
         "skill": _estimate(made.skill),
         "p_value": _number(made.test.p_value) if made.test else None,
         "record": [
-            {"horizon": int(h), **{str(k).replace("_", "-"): _number(v) for k, v in row.items()}}
-            for h, row in made.by_horizon.iterrows()
+            {"horizon": h, **{str(k).replace("_", "-"): _number(v) for k, v in row.items()}}
+            for h, row in enumerate(made.by_horizon.to_dict("records"), start=1)
         ],
         "decision": {k: getattr(decision, k) for k in ("published", "since", "reviewed", "why")},
         "tested_on": today,
@@ -337,7 +363,7 @@ def _tails(level: float) -> tuple[float, float]:
     return tail, 1 - tail
 
 
-def _on(made: forecasting.Forecast, grid: Sequence[float]) -> np.ndarray:
+def _on(made: forecasting.Forecast, grid: Sequence[float]) -> Array:
     """Quantiles of a forecast on a grid that its own and the tails of its bounds make up: (horizon, p)."""
     columns = {round(float(p), 12): made.quantiles[p].to_numpy() for p in made.quantiles.columns}
     for name in made.bounds.columns:
@@ -386,7 +412,7 @@ def scored(told: Sequence[Mapping[str, Any]], levels: Sequence[int]) -> list[dic
     Returns
     -------
     list of dict
-        ``horizon``, ``forecasts`` (scored), ``covered-80`` … [share], ``error`` [mean absolute, share of what happened].
+        ``horizon``, ``forecasts`` (scored), ``covered-80`` … [share], ``error`` [mean absolute, as a share].
     """
     by: dict[int, list[Mapping[str, Any]]] = {}
     for one in told:

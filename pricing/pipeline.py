@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import fcntl
 import hashlib
+import importlib
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ from pricing import (
     decisions,
     documents,
     figures,
+    forecasts,
     keys,
     notice,
     published,
@@ -43,6 +45,7 @@ from pricing.archive import Archive
 from pricing.config import (
     Audience,
     Code,
+    Compute,
     Methodologies,
     Methodology,
     Operation,
@@ -72,6 +75,8 @@ PAUSE_SECONDS = 1.0  # between two documents of one publisher
 MOST_LISTS = 40  # pages of a publisher's list that one visit reads
 EMPTY_LISTS = 2  # number of the page at which a list that links no document is given up
 
+Tested = tuple[str, str, dict[str, Any]]
+"""Name, frequency and plain data of a forecast or a backtest."""
 Track = Callable[[list[Any], str], Iterable[Any]]
 
 
@@ -631,7 +636,10 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
         eligible=eligible,
     )
     parts = ws.store.parts(audience)
-    told = documents.build(edition, made, _kept(last, parts), _facts_by_source(ws, observed, declared, at))
+    before = ws.store.forecasts(audience)
+    outlooks = _outlooks(ws, made, audience, before, at)
+    facts = _facts_by_source(ws, observed, declared, at)
+    told = documents.build(edition, made, _kept(last, parts), facts, outlooks, before)
     register = _series_register(ws, audience, eligible, bases)
     drafts = [documents.draft(edition, made, told.rows)]
     for change in ws.methods.pending(day):
@@ -703,6 +711,7 @@ def _adopt(ws: Workspace, audience: Audience, made: releases.Release) -> None:
     ws.store.add_bases(
         audience, [{**b, "vintage": micros(dt.datetime.fromisoformat(b["vintage"]))} for b in register["bases"]]
     )
+    ws.store.add_forecasts(audience, made.number, _forecasts_of(made))
     vintage = dt.datetime.fromisoformat(made.manifest["vintage"])
     ws.store.record_release(audience, made.number, vintage, vintage, made.manifest_sha256)
 
@@ -728,6 +737,16 @@ def _observed(
             learnt = history[(history["vintage"] > micros(cut)) & (history["vintage"] <= micros(at))]["vintage"].max()
             late.append(figures.Late(name, period, iso(instant(int(learnt))), iso(cut)))
     return (known.sort_values(["series", "period"], ignore_index=True) if cuts else known), tuple(late)
+
+
+def _forecasts_of(made: releases.Release) -> Iterator[Tested]:
+    """Forecasts that stand in a release, as they are kept to be scored later."""
+    for file in sorted(name for name in made.manifest["files"] if name.startswith("forecasts/")):
+        if file.endswith(".json"):
+            document = orjson.loads((made.folder / file).read_bytes())
+            for frequency, part in document["frequencies"].items():
+                if part["current"]:
+                    yield file.removeprefix("forecasts/").removesuffix(".json"), frequency, part["current"]
 
 
 def _figures(
@@ -764,6 +783,81 @@ def _figures(
         left_out=left_out,
     )
     return made, bases
+
+
+def _outlooks(
+    ws: Workspace,
+    made: figures.Figures,
+    audience: Audience,
+    before: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+    at: dt.datetime,
+) -> list[forecasts.Outlook]:
+    """Forecast what the rights allow, by what the last backtests decided; a fit that fails is a finding."""
+    rules = ws.methodology.forecasts
+    if rules is None:
+        return []
+    tested = ws.store.backtests(audience, at)
+    out = [
+        forecasts.outlook(one, rules, tested.get(one.key), before.get(one.key, ()))
+        for one in forecasts.subjects(made, ws.operation, audience, rules)
+    ]
+    told = {f["message"] for f in ws.store.findings() if f["check"] == "forecast"}
+    failed = [one.finding for one in out if one.finding and one.current and one.finding not in told]
+    for message in failed:
+        log.warning("a forecast failed", why=message)
+    if failed:
+        ws.store.add_findings(at, "lodemark", [Finding("forecast", "warning", message) for message in failed])
+    return out
+
+
+def backtest(ws: Workspace, audience: Audience, names: Sequence[str] = (), track: Track = untracked) -> list[Tested]:
+    """Test the default models of all series (or of those named) against their benchmarks, and store what follows.
+
+    Each origin sees what releases showed then. Raises ReleaseError where nothing can be forecast.
+    """
+    rules, at = ws.methodology.forecasts, ws.now()
+    if rules is None:
+        raise ReleaseError(f"methodology {ws.methodology.id} has no table [forecasts]: nothing is forecast")
+    eligible = figures.eligible(ws.operation, audience)
+    observed, _ = _observed(ws, eligible, at)
+    made, _ = _figures(ws, eligible, observed, {}, ws.store.bases(audience, at), at)
+    listed = forecasts.subjects(made, ws.operation, audience, rules)
+    listed = [one for one in listed if not names or one.name in names]
+    if not listed:
+        known = ", ".join(sorted({one.name for one in forecasts.subjects(made, ws.operation, audience, rules)}))
+        raise ReleaseError(f"nothing of that name is forecast; there are: {known or 'none'}")
+    path, before = ws.root(audience) / "published.db", ws.store.backtests(audience, at)
+
+    def shown(one: forecasts.Subject) -> list[tuple[str, str, float | None]]:
+        if not path.exists():
+            return []
+        kind: published.Kind = "price" if "/" in one.name else "index"
+        return published.query(path, lambda db: published.vintages(db, kind, one.name, one.frequency))
+
+    today = at.astimezone(dt.UTC).date().isoformat()
+    tasks = list(forecasts.backtests(listed, rules, shown, before, today))
+    found = [
+        result for result, _ in zip(_computed(tasks, ws.operation.compute), track(listed, "backtests"), strict=True)
+    ]
+    rows: list[Tested] = [(o.name, o.frequency, made) for o, made in zip(listed, found, strict=True) if made]
+    with writing(ws.data):
+        ws.store.add_backtests(audience, at, rows)
+    return rows
+
+
+def _computed(tasks: Iterable[Callable[[], Any]], compute: Compute) -> Iterator[Any]:
+    """Make each call, in order: in this process, in several, or on a cluster that exists, with one thread each."""
+    import joblib  # with its processes: only where something is computed
+
+    if not compute.dask:
+        yield from joblib.Parallel(n_jobs=compute.workers, return_as="generator")(joblib.delayed(t)() for t in tasks)
+        return
+    try:
+        cluster: Any = importlib.import_module("distributed")
+    except ImportError as error:
+        raise ReleaseError("config.toml: compute.dask needs 'lodemark[cluster]' installed") from error
+    with cluster.Client(compute.dask), joblib.parallel_config("dask"):
+        yield from joblib.Parallel(return_as="generator")(joblib.delayed(t)() for t in tasks)
 
 
 def _note_records(ws: Workspace, records: Mapping[str, tuple[figures.Beside, ...]], at: dt.datetime) -> None:

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 GRACE_SECONDS = 12 * 3600  # a job this late still runs; later ones wait for their next turn
 RETRY_MINUTES = 30
+BACKTESTS = "0 3 1 * *"  # UTC, on the first of each month
 LOOK_BACK = dt.timedelta(days=40)
 
 
@@ -115,6 +116,9 @@ class Scheduler:
         publish = self._operation.publish
         trigger = CronTrigger.from_crontab(publish.schedule, timezone=ZoneInfo(publish.time_zone))
         self._add("release", trigger, self._release)
+        if self._operation_forecasts():
+            monthly = CronTrigger.from_crontab(BACKTESTS, timezone=dt.UTC)
+            self._add("backtest", monthly, self._backtest)
         self._jobs.add_job(self._catch_up, id="catch up", name="catch up")
         self._jobs.start()
 
@@ -171,6 +175,21 @@ class Scheduler:
             if failed:
                 self._again("release", self._release, *failed, why="; ".join(failed.values()))
             self._write_status(ws)
+
+    def _operation_forecasts(self) -> bool:
+        known = self._methods
+        documents = (known,) if isinstance(known, Methodology) else known.documents
+        return any(one.forecasts is not None for one in documents)
+
+    def _backtest(self) -> None:
+        """Test all forecasts; in a month of review this decides what is published."""
+        if self._stopping.is_set():
+            return
+        with self._opened() as ws, _recorded(ws, "backtest", self._now) as told:
+            if ws.methodology.forecasts is None:
+                return
+            for audience in self._operation.publish.audiences:
+                told.append(f"{audience} {len(pipeline.backtest(ws, audience))}")
 
     def _again(self, job: str, call: Callable[..., None], *args: Any, why: str) -> None:
         """Plan another try before the job's next turn."""

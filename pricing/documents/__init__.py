@@ -7,13 +7,14 @@ which nothing changed is the same file in every release.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pricing.config import Series
 from pricing.documents import form
 from pricing.documents.edition import NOTE, RECENT, Edition, Kept
+from pricing.documents.forecasts import forecast_files
 from pricing.documents.indicators import (
     import_files,
     import_rows,
@@ -26,6 +27,7 @@ from pricing.documents.prices import market_files, price_rows
 from pricing.documents.record import schema
 from pricing.documents.spreads import gap_files, gap_rows, spread_files, spread_rows
 from pricing.figures import Figures
+from pricing.forecasts import Outlook
 from pricing.published import Row
 from pricing.releases import canonical
 from pricing.sensitivity import Voices
@@ -43,7 +45,14 @@ class Documents:
     rows: list[Row]
 
 
-def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, Any]) -> Documents:
+def build(
+    edition: Edition,
+    figures: Figures,
+    kept: Kept,
+    sources: Mapping[str, Any],
+    outlooks: Sequence[Outlook] = (),
+    forecast_before: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] | None = None,
+) -> Documents:
     """Write every document of a release.
 
     Parameters
@@ -54,6 +63,8 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
         Offers the bytes of an unchanged yearly part, so that only what changed is written anew.
     sources : mapping of source to facts from the store
         ``series, observations, first_period, last_period, last_vintage`` of each source.
+    outlooks : sequence of Outlook
+    forecast_before : mapping of (name, frequency) to the forecasts published earlier
     """
     files: dict[str, bytes] = {}
     prints: dict[str, str] = {}
@@ -72,6 +83,8 @@ def build(edition: Edition, figures: Figures, kept: Kept, sources: Mapping[str, 
         "gaps": gap_files(edition, figures, kept, files, prints),
         "spreads": spread_files(edition, figures, files),
     }
+    forecast_list = forecast_files(edition, outlooks, forecast_before or {}, files)
+    files["forecasts.json"] = canonical({"meta": edition.meta("forecasts"), "forecasts": forecast_list})
     for name, lines in lists.items():
         files[f"{name}.json"] = canonical({"meta": edition.meta(name, form.all_sources(lines)), name: lines})
     files["prices.json"] = canonical(
@@ -123,6 +136,7 @@ def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str
             "imports": "/v1/imports",
             "gaps": "/v1/gaps",
             "spreads": "/v1/spreads",
+            "forecasts": "/v1/forecasts",
             "releases": "/v1/releases",
             "methodology": "/v1/methodology",
             "sources": "/v1/sources",
