@@ -860,6 +860,8 @@ def demo(ctx: click.Context, port: int, days: int, pace: float, exit_after: bool
                 _until_served(web, port)
                 _invite(port, time.monotonic() - began)
                 _show_release(first, made)
+                if len(later) > 5:
+                    _show_tests(pipeline.backtest(ws, "public", (), _track))
                 for day in later:
                     beat = time.monotonic()
                     _show_collected(day, demonstration.collect_day(ws, clock, day))
@@ -885,9 +887,16 @@ def _invite(port: int, seconds: float) -> None:
         ("/v1/prices/gallium/metal/CN", "and the same metal in China"),
         ("/v1/indicators/gallium/metal", "what its imports were worth per tonne; not a price"),
         ("/v1/gaps", "China's prices beside those outside"),
+        ("/v1/forecasts/gallium/metal/XCN", "what is expected, and how earlier forecasts did"),
         ("/v1/releases", "the releases, a new one each market day"),
     ):
         click.echo(f"  {base + path:<58} {what}")
+
+
+def _show_tests(rows: list[Any]) -> None:
+    """One line: how the forecasts did on rolling origins."""
+    adopted = sum(made["decision"]["published"] == "model" for _, _, made in rows)
+    click.echo(f"forecasts of {len(rows)} series tested: {adopted} by a model that beat its benchmark, the rest by it")
 
 
 def _show_collected(day: dt.date, outcomes: list[Outcome]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
 from pricing import pipeline, releases
-from pricing.config import Operation, Publish
+from pricing.config import Compute, Operation, Publish
 from pricing.sources import demo, demo_customs
 
 log = structlog.get_logger()
@@ -34,7 +35,8 @@ def operation(data: Path, closed: frozenset[str] = frozenset()) -> Operation:
     publish = Publish(
         title="Lodemark demonstration", schedule="0 16 * * mon-fri", contact="nobody: these prices are simulated"
     )
-    return Operation(data=data, publish=publish, sources=demo.sources(closed) | demo_customs.sources())
+    sources = demo.sources(closed) | demo_customs.sources()
+    return Operation(data=data, publish=publish, compute=Compute(workers=os.cpu_count() or 1), sources=sources)
 
 
 def history() -> list[demo.DemoDocument]:

@@ -30,8 +30,8 @@ SHOWN = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)  # quantiles in do
 PAST = {"daily": 20, "monthly": 12}  # earlier origins in a document …
 AT = {"daily": (1, 5, 10, 20), "monthly": (1, 3, 6, 12)}  # … and their horizons
 INFORMATION = (
-    "an average whose daily closes are known is forecast from the last of them: its benchmark. What that gains over the "
-    "averages alone is better information, not skill"
+    "an average whose daily closes are known is forecast from the last of them, its benchmark; what that gains over "
+    "the averages alone is better information, not skill"
 )
 VERSION = 1  # raised when a forecast of the same series comes out otherwise
 
@@ -82,7 +82,7 @@ def subjects(figures: Figures, operation: Operation, audience: str, rules: Forec
 
     def allowed(market: MarketPrices) -> bool:
         made = [p for p in (market.daily, market.ten_day, market.monthly) if p is not None]
-        sources = {owner[s.id] for p in made for s in p.quotes.series}
+        sources = {owner[s.id] for p in made for s in p.quotes.series if p.quotes.usd_per_t[s.id].notna().any()}
         return audience != "public" or all(operation.sources[name].rights.forecast for name in sources)
 
     open_ = {key for key, market in figures.prices.items() if allowed(market)}

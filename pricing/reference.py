@@ -750,9 +750,9 @@ def _exclude_on_cross_section(
         far = (np.abs(candidates / middle - 1) > limit) & several[:, None]
     if kept is not None:
         far &= ~kept
-    for t, m in zip(*np.nonzero(far), strict=True):
-        looks_like = slips.slip(candidates[t, m] / middle[t, 0])
-        excluded[t, m] = f"unit-slip ({looks_like})" if looks_like else "cross-section"
+    rows, columns = np.nonzero(far)
+    looks_like = slips.named(candidates[rows, columns] / middle[rows, 0])
+    excluded[rows, columns] = [f"unit-slip ({what})" if what else "cross-section" for what in looks_like]
 
 
 def _determined(
@@ -853,7 +853,8 @@ def _hold_slips(
         before = slips.Past(last, standing)
     ratio, past = slips.beside_own_past(np.where(excluded == "", adjusted, np.nan), before, kept)
     for at in zip(*np.nonzero(~np.isnan(ratio)), strict=True):
-        excluded[at] = f"held: unit-slip ({slips.slip(ratio[at], slips.LOOSE, slips.LEAST)})"
+        (what,) = slips.named(ratio[at], slips.LOOSE, slips.LEAST)
+        excluded[at] = f"held: unit-slip ({what})"
     return ~np.isnan(ratio), past
 
 

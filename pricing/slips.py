@@ -32,11 +32,15 @@ LOOSE = 0.25  # the market may have moved as well, from one quotation to the nex
 _LARGE = np.array([factor for factor in SLIPS if factor > LEAST])
 
 
-def slip(ratio: float, tolerance: float = TOLERANCE, least: float = 1.0) -> str:
-    """Name the slip of units that a ratio looks like; empty text where it looks like none."""
-    size = ratio if ratio >= 1 else 1 / ratio
-    distance, what = min((abs(size / factor - 1), what) for factor, what in SLIPS.items() if factor >= least)
-    return what if distance <= tolerance else ""
+def named(ratio: npt.ArrayLike, tolerance: float = TOLERANCE, least: float = 1.0) -> list[str]:
+    """Name the slip of units that each of some ratios looks like; empty text where it looks like none."""
+    given = np.atleast_1d(np.asarray(ratio, dtype="float64"))
+    factors = np.array([factor for factor in SLIPS if factor >= least])
+    words = [what for factor, what in SLIPS.items() if factor >= least]
+    distance = np.abs(np.maximum(given, 1 / given)[:, None] / factors - 1)
+    best = distance.argmin(axis=1)
+    near = distance[np.arange(len(best)), best] <= tolerance
+    return [words[i] if known else "" for i, known in zip(best.tolist(), near.tolist(), strict=True)]
 
 
 class Past(NamedTuple):
@@ -69,7 +73,7 @@ def beside_own_past(
     Returns
     -------
     ratio : float array, market × period × origin
-        Quotation over the last one before, where it is held; NaN elsewhere. ``slip(ratio, LOOSE, LEAST)`` names it.
+        Quotation over the last one before, where it is held; NaN elsewhere. ``named(ratio, LOOSE, LEAST)`` names it.
     past : Past, market × period × origin
         After each period.
     """

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pricing.slips import LEAST, LOOSE, SLIPS, Past, slip
+from pricing.slips import LEAST, LOOSE, SLIPS, Past, named
 from pricing.slips import beside_own_past as of_markets
 
 
 def beside_own_past(table, settled=None):
     """(row, column) of what is held in one market, with the slip that it looks like."""
     held, _ = of_markets(table[None], settled=None if settled is None else settled[None])
-    return {(t, m): slip(held[0, t, m], LOOSE, LEAST) for t, m in zip(*np.nonzero(~np.isnan(held[0])), strict=True)}
+    return {(t, m): named(held[0, t, m], LOOSE, LEAST)[0] for t, m in zip(*np.nonzero(~np.isnan(held[0])), strict=True)}
 
 
 def column(*values: float | None) -> np.ndarray:
@@ -30,7 +30,7 @@ POUND, TROY_OUNCE, SHORT_TON = 0.45359237, 0.0311034768, 907.18474  # [kg], by d
 )
 def test_every_factor_is_that_of_two_units_taken_for_one_another(right, wrong):
     ratio = right / wrong
-    assert slip(ratio) and slip(1 / ratio) == slip(ratio)
+    assert named(ratio)[0] and named([1 / ratio, ratio]) == named(ratio) * 2
     assert min(abs(max(ratio, 1 / ratio) / f - 1) for f in SLIPS) < 1e-6
 
 
