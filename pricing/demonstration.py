@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def operation(data: Path, closed: frozenset[str] = frozenset()) -> Operation:
         title="Lodemark demonstration", schedule="0 16 * * mon-fri", contact="nobody: these prices are simulated"
     )
     sources = demo.sources(closed) | demo_customs.sources()
-    return Operation(data=data, publish=publish, compute=Compute(workers=os.cpu_count() or 1), sources=sources)
+    return Operation(data=data, publish=publish, compute=Compute(workers=2), sources=sources)
 
 
 def history() -> list[demo.DemoDocument]:
