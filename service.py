@@ -861,7 +861,7 @@ def demo(ctx: click.Context, port: int, days: int, pace: float, exit_after: bool
                 _invite(port, time.monotonic() - began)
                 _show_release(first, made)
                 if len(later) > 5:
-                    _show_tests(pipeline.backtest(ws, "public", (), _track))
+                    _show_tests(demonstration.backtest_evening(ws, clock, _track))
                 for day in later:
                     beat = time.monotonic()
                     _show_collected(day, demonstration.collect_day(ws, clock, day))

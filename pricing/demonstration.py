@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -79,6 +80,12 @@ def release_day(ws: pipeline.Workspace, clock: Clock, day: dt.date, environ: Map
     made = pipeline.release(ws, "public", clock.at, environ)
     pipeline.write_status(ws)
     return made
+
+
+def backtest_evening(ws: pipeline.Workspace, clock: Clock, track: pipeline.Track = pipeline.untracked) -> list[Any]:
+    """Backtest all forecasts in the evening of a market day; returns what was tested."""
+    clock.at += dt.timedelta(hours=1)
+    return pipeline.backtest(ws, "public", (), track)
 
 
 def _take(ws: pipeline.Workspace, document: demo.DemoDocument, at: dt.datetime | None = None) -> pipeline.Outcome:

@@ -10,7 +10,7 @@ import datetime as dt
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Any
@@ -102,6 +102,7 @@ class Evidence:
     published: list[tuple[str, int, int, int]] = field(default_factory=list)
     proof: dict[str, Any] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
+    forecasts: list[dict[str, Any]] = field(default_factory=list)
 
 
 # ------------------------------------------------------------------------------------- reading
@@ -149,11 +150,33 @@ def gather(ws: Workspace, span: Span, audience: Audience = "public") -> Evidence
         ),
         proof=_proof(ws, last),
         others={
-            what: sum(name.startswith(f"{what}/") or name == f"{what}.json" for name in last.manifest["files"])
+            what: sum(name.startswith(f"{what}/") and name.endswith(".json") for name in last.manifest["files"])
             for what in ("forecasts", "alerts")
         },
+        forecasts=list(_forecasts(last)),
         **_figures(last, span),
     )
+
+
+def _forecasts(last: Release) -> Iterator[dict[str, Any]]:
+    """Each forecast of a release with its record: published bounds beside what happened, and the backtest."""
+    names = (n for n in sorted(last.manifest["files"]) if n.startswith("forecasts/") and n.endswith(".json"))
+    for name in names:
+        for frequency, part in _document(last, name)["frequencies"].items():
+            if part["current"]:
+                told: dict[str, Any] = next((line for line in part["record"] if line["horizon"] == 1), {})
+                tested = part["backtest"] or {}
+                yield {
+                    "id": name.removeprefix("forecasts/").removesuffix(".json"),
+                    "frequency": frequency,
+                    "published": part["published"],
+                    "scored": told.get("forecasts", 0),
+                    "covered_80": told.get("covered-80"),
+                    "covered_95": told.get("covered-95"),
+                    "tested_origins": tested.get("origins"),
+                    "skill": (tested.get("skill") or {}).get("value"),
+                    "skill_error": (tested.get("skill") or {}).get("error"),
+                }
 
 
 def due(expression: str, zone: str, first: dt.datetime, end: dt.datetime) -> list[str]:
@@ -493,6 +516,10 @@ def _judgement(found: Evidence) -> dict[str, Any]:
         "decisions": found.releases[-1]["decisions"] if found.releases else None,
         "decisions_named_and_not_in_the_log": len(named - known),
         "forecast_files": found.others.get("forecasts"),
+        "forecasts_of_a_model": sum(f["published"] == "model" for f in found.forecasts),
+        "forecasts_scored_one_ahead": sum(f["scored"] for f in found.forecasts),
+        "covered_80_one_ahead": _pooled(found.forecasts, "covered_80"),
+        "covered_95_one_ahead": _pooled(found.forecasts, "covered_95"),
         "detector_files": found.others.get("alerts"),
     }
     told = [
@@ -502,7 +529,14 @@ def _judgement(found: Evidence) -> dict[str, Any]:
     ]
     says = " ".join([*told, "Decisions by hand are those of the log, whose hash is in the manifest."])
     rows = [{"kind": k, "reason": r, "ever": n, "in_span": of_span[k, r]} for (k, r), n in sorted(counts.items())]
-    return _section("Judgement, forecasts, detectors", says, figures, decisions=rows)
+    return _section("Judgement, forecasts, detectors", says, figures, decisions=rows, forecasts=found.forecasts)
+
+
+def _pooled(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Share of all scored forecasts of all series."""
+    scored = [(f["scored"], f[key]) for f in rows if f["scored"] and f[key] is not None]
+    count = sum(n for n, _ in scored)
+    return round(sum(n * share for n, share in scored) / count, 4) if count else None
 
 
 # ------------------------------------------------------------------------------------ readable
