@@ -18,7 +18,8 @@ from forecasting.intervals import GRID, Array, mean_of
 SHORTEST = 5  # observations; fewer say nothing of a spread
 SHORT = 36  # observations; below it only the random walk is used
 DAILY_CLOSES = "daily-closes"  # the model's name where an average is forecast from closes
-STICKY = 0.25  # share of changes that are zero
+STICKY = 0.25  # share of changes that are zero, among …
+RECENT = 120  # … the latest: nickel was a producer's list price once, and is none now
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,9 @@ def chosen(known: Array, kind: Kind) -> tuple[str, str]:
         return "random-walk", "never changed: the bounds lie on the price and say nothing of what a change would be"
     if len(known) < SHORT:
         return "random-walk", f"only {len(known)} observations: below {SHORT} nothing but the random walk is used"
-    if still > STICKY:
-        return "random-walk", f"sticky: {still:.0%} of its changes are zero, so its latest moves say little of the next"
+    lately = float((np.diff(known[-RECENT - 1 :]) == 0).mean())
+    if lately > STICKY:
+        return "random-walk", f"sticky: {lately:.0%} of its latest changes are zero, so they say little of the next"
     name = DEFAULT[kind]
     return name, f"the default for this kind of series: {CANDIDATES[name].words}"
 
