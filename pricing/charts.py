@@ -31,13 +31,14 @@ def coverage_chart(title: str, tested: Mapping[str, Any]) -> str:
     for panel, part in frame.groupby("panel", sort=False):
         of = [n for n in nominal if n["panel"] == panel]
         base = alt.Chart(part).encode(x=alt.X("horizon:Q", title="periods ahead"), color=alt.Color("of:N", title=None))
-        low_high = base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", title=str(panel)), y2="high:Q")
+        axis = alt.Y("low:Q", title=str(panel), scale=alt.Scale(zero=False))
+        low_high = base.mark_rule(opacity=0.5).encode(y=axis, y2="high:Q")
         points = base.mark_point(filled=True, size=40).encode(y="value:Q")
         lines = alt.Chart(pd.DataFrame(of)).mark_rule(strokeDash=[4, 3], color="#777").encode(y="level:Q")
         panels.append((low_high + points + lines).properties(width=420, height=180))
     head = f"{title}: {tested['origins']} origins, {tested['first_origin']} to {tested['last_origin']}"
     chart = alt.vconcat(*panels).properties(title=head)
-    return str(vl_convert.vegalite_to_svg(chart.to_json(), vl_version="v5" if alt.SCHEMA_VERSION[1] == "5" else None))
+    return str(vl_convert.vegalite_to_svg(chart.to_json()))
 
 
 def _bar(panel: str, of: str, line: Mapping[str, Any], key: str, factor: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import made_world
 import numpy as np
 import pandas as pd
 import pytest
+from defusedxml import ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_world import World
@@ -19,6 +20,7 @@ from benchmarks.small_world import NOW
 from forecasting.candidates import BENCHMARK
 from forecasting.forecaster import DAILY_CLOSES
 from pricing import forecasts, pipeline
+from pricing.charts import coverage_chart
 from pricing.config import Forecasting, Rights
 from pricing.forecasts import Subject, ahead, backtest, history, outlook, past, scored
 
@@ -187,6 +189,16 @@ def test_earlier_forecasts_are_set_beside_what_happened_the_first_of_each_origin
     assert (by[1]["forecasts"], by[1]["covered-80"], by[1]["covered-95"]) == (2, 0.0, 0.5)
     assert by[1]["error"] == pytest.approx((15 / 115 + 30 / 130) / 2, rel=1e-5)
     assert by[3]["forecasts"] == 1 and 2 not in by
+
+
+def test_a_chart_shows_every_horizon_of_every_level_and_is_drawn_without_a_browser():
+    drawn = coverage_chart("tin, daily", backtest(daily(), RULES, [], None, "2026-01-05"))
+    root = ElementTree.fromstring(drawn)
+    texts = {"".join(t.itertext()) for t in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"80 %", "95 %", "skill", "coverage, %", "periods ahead"} <= texts
+    assert any(text.startswith("tin, daily: ") for text in texts)
+    marks = [e for e in root.iter() if (e.get("aria-roledescription") or "").endswith("point")]
+    assert len(marks) == 5 * 3
 
 
 # ----------------------------------------------------------------------------------------- the service
