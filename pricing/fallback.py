@@ -50,14 +50,17 @@ def from_linked(made: Prices, other: pd.DataFrame, method: Methodology) -> Price
     periods = frame.index
     beside = _observed(other).reindex(periods).to_numpy(dtype="float64")
     own = _observed(frame).to_numpy(dtype="float64")
-    free = ~barred(made.quotes.market, periods, method.controls)
+    free = ~barred(made.quotes.market, periods, method.controls, ten_day=frequency == "ten-day")
     with np.errstate(invalid="ignore"):
         ratio = np.where(free, np.log(own / beside), np.nan)
     least = method.basis.min_common[frequency]  # type: ignore[index]
     silent = (frame["status"] == "missing").to_numpy() & ~np.isnan(beside) & free
-    row = 0
+    seen = np.flatnonzero(~np.isnan(own))
+    last = np.full(len(periods), -1)
+    last[seen] = seen
+    last = np.maximum.accumulate(last) if len(last) else last
     for t in np.flatnonzero(silent).tolist():
-        row = row + 1 if t and silent[t - 1] else 1
+        row = int(t - last[t])
         window = ratio[max(0, t - rules.window[frequency]) : t]  # type: ignore[index]
         window = window[~np.isnan(window)]
         if row > rules.limit[frequency] or len(window) < least:  # type: ignore[index]
@@ -88,7 +91,9 @@ def _observed(frame: pd.DataFrame) -> pd.Series:
     return frame["unrounded"].where(frame["type"].isin(OBSERVED))
 
 
-def barred(market: Market, periods: Iterable[str], controls: Iterable[Control]) -> npt.NDArray[np.bool_]:
+def barred(
+    market: Market, periods: Iterable[str], controls: Iterable[Control], *, ten_day: bool = False
+) -> npt.NDArray[np.bool_]:
     """Tell in which periods a trade control on either side bars the link of a market.
 
     A control on the trade of a mineral parts China's market from the one outside, whichever of the two restricts.
@@ -96,16 +101,16 @@ def barred(market: Market, periods: Iterable[str], controls: Iterable[Control]) 
     relevant = [c for c in controls if c.mineral == market.mineral]
     if not relevant:
         return np.zeros(len(list(periods)), dtype=bool)
-    return np.array([any(c.open_in(*_span(p)) for c in relevant) for p in periods], dtype=bool)
+    return np.array([any(c.open_in(*_span(p, ten_day)) for c in relevant) for p in periods], dtype=bool)
 
 
-def _span(period: str) -> tuple[dt.date, dt.date]:
+def _span(period: str, ten_day: bool) -> tuple[dt.date, dt.date]:
     """First and last day of a month, a ten-day period (named by its last day) or a day."""
     if len(period) == 7:
         first = pd.Period(period, "M")
         return first.start_time.date(), first.end_time.date()
     day = dt.date.fromisoformat(period)
-    return day, day
+    return (day.replace(day=min((day.day - 1) // 10 * 10 + 1, 21)) if ten_day else day), day
 
 
 def market_periods(quoted: Iterable[pd.DataFrame]) -> pd.Index:

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pricing import fallback, reference, trade, units
+from pricing import fallback, reference, slips, trade, units
 from pricing.config import Audience, Basket, Market, Methodology, Operation, Series, Tonnage, TwinRules
 from pricing.errors import ConfigError, MethodError, UnitError
 from pricing.imports import ImportIndex, import_index
 from pricing.index import Index, Link, capped, fixed_basket, value_shares
-from pricing.judgement import Judgement, applied, priced_periods
+from pricing.judgement import Judgement, applied, priced_periods, set_aside
 from pricing.spreads import Gap, Spread
 from pricing.twins import Twins, twins
 
@@ -299,8 +299,11 @@ def bases_due(
     methodology: Methodology,
     bases: Iterable[Mapping[str, Any]],
     known_on: str,
+    overrides: Iterable[Judgement] = (),
 ) -> list[dict[str, Any]]:
     """Estimate the bases whose review has come and that nobody set yet.
+
+    What is held back, or set aside by an override, enters no estimate.
 
     Parameters
     ----------
@@ -314,6 +317,7 @@ def bases_due(
     list of dict
         ``market, frequency, effective, origin, ratio, common, via, first, last``.
     """
+    judged = list(overrides)
     done: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for base in bases:
         done.setdefault((base["market"], base["frequency"]), []).append(base)
@@ -321,7 +325,8 @@ def bases_due(
     for (key, frequency), quote in quoted.items():
         if len({s.origin for s in quote.series}) < 2:
             continue
-        out += _market_bases(key, frequency, quote, methodology, done.get((key, frequency), []), known_on)
+        own = [j for j in judged if (j.market, j.frequency) == (key, frequency)]
+        out += _market_bases(key, frequency, quote, methodology, done.get((key, frequency), []), known_on, own)
     return out
 
 
@@ -332,6 +337,7 @@ def _market_bases(
     methodology: Methodology,
     done: Sequence[Mapping[str, Any]],
     known_on: str,
+    judged: Sequence[Judgement],
 ) -> list[dict[str, Any]]:
     effective_done = {b["effective"] for b in done}
     in_force = {b["origin"]: b["ratio"] for b in sorted(done, key=lambda b: b["effective"])}
@@ -353,7 +359,11 @@ def _market_bases(
         return []
     usd_per_t, age = reference.usable(quote, methodology.determination)
     origins, values, _, _ = reference.by_origin(quote, usd_per_t.where(age == 0), age)
-    table = pd.DataFrame(values, index=usd_per_t.index, columns=list(origins))
+    known = [j for j in judged if not j.origin or j.origin in origins]
+    rule, settled = set_aside(known, usd_per_t.index, origins, np.zeros(values.shape, dtype=np.int64))
+    values = np.where(rule == "", values, np.nan)
+    held, _ = slips.beside_own_past(values[None], settled=settled[None])
+    table = pd.DataFrame(np.where(np.isnan(held[0]), values, np.nan), index=usd_per_t.index, columns=list(origins))
     least = {o: min(methodology.basis.min_common[f] for f in _frequencies(quote, o)) for o in origins}
     out = []
 
@@ -426,11 +436,18 @@ def prices(
         if leading is None and monthly is None:
             continue
         prior = before.get(market.key)
-        plain = not market.linked and not own[market.key]
+        plain = not market.linked and not own[market.key] and (daily is None or ten_day is None)
         if plain and prior is not None and not prior.judgements and _months_stand(prior, leading, monthly, known_on):
             months = prior.months
         else:
             months = _months(leading, monthly, methodology, known_on)
+            if daily is not None and ten_day is not None:  # days come first, where they make a month
+                of_ten_days = _months(ten_day, None, methodology, known_on)
+                own_months = months[~months["type"].eq("none")]
+                missing = of_ten_days.index.difference(own_months.index[own_months["unrounded"].notna()])
+                rest = months.drop(index=months.index.intersection(missing))
+                months = pd.concat([part for part in (rest, of_ten_days.loc[missing]) if len(part)] or [months])
+                months = months.sort_index()
             of_months = [j for j in own[market.key] if j.frequency == "monthly"]
             if absent := priced_periods(of_months, months.index):
                 months = months.reindex(sorted([*months.index, *absent]))
@@ -452,6 +469,13 @@ def _linked(
     return out
 
 
+def _without_price(market: MarketPrices) -> list[str]:
+    """Months in which a day or ten days had no price because the market, or a rule, said so."""
+    said = ("suspended", "held", "dispersed", "confidential")
+    frames = [p.frame for p in (market.daily, market.ten_day) if p is not None]
+    return sorted({str(p)[:7] for frame in frames for p in frame.index[frame["status"].isin(said)]})
+
+
 def _with_linked_months(priced: dict[str, MarketPrices], methodology: Methodology) -> dict[str, MarketPrices]:
     """Fill months that nobody quoted from linked markets, where a market has monthly contributors."""
     out = dict(priced)
@@ -462,6 +486,7 @@ def _with_linked_months(priced: dict[str, MarketPrices], methodology: Methodolog
         filled = fallback.from_linked(own.monthly, other.months, methodology)
         estimates = filled.frame[filled.frame["type"] == "spread"]
         silent = estimates.index.difference(own.months.index[own.months["unrounded"].notna()])
+        silent = silent.difference(_without_price(own))
         rest = own.months.drop(index=own.months.index.intersection(silent))
         months = pd.concat([rest, estimates.loc[silent]]).sort_index() if len(silent) else own.months
         out[market.key] = replace(own, monthly=filled, months=months)
@@ -482,7 +507,11 @@ def _bearing(
     def fitting(one: Judgement) -> Judgement:
         if one.kind != "price":
             return one
-        return replace(one, withheld=closed) if one.unit == market.unit else replace(one, kind="suspend", price=None)
+        return (
+            replace(one, withheld=one.withheld or closed)
+            if one.unit == market.unit
+            else replace(one, kind="suspend", price=None)
+        )
 
     return tuple(
         fitting(j)
@@ -543,7 +572,7 @@ def _months(
 
 
 def disclosed(made: reference.Prices) -> reference.Prices:
-    """Withhold prices that rest on closed values: status ``confidential``, no number.
+    """Withhold prices that rest on closed values, or on a basis against one: status ``confidential``, no number.
 
     A weighted median is one contributor's own number, so with the basis and the open values beside it
     a closed one could be solved for. Nothing closed is published until a rule stands the test.
@@ -551,7 +580,8 @@ def disclosed(made: reference.Prices) -> reference.Prices:
     if not made.quotes.closed:
         return made
     is_closed = np.array([s.id in made.quotes.closed for s in made.quotes.series] + [False])
-    hide = np.logical_or.reduce(is_closed[made.chosen] & (made.weight > 0), axis=1)
+    used = made.weight > 0
+    hide = np.logical_or.reduce(is_closed[made.chosen] & used, axis=1) | used[:, _against_closed(made)].any(axis=1)
     if not hide.any():
         return made
     frame = made.frame.copy()
@@ -562,6 +592,24 @@ def disclosed(made: reference.Prices) -> reference.Prices:
         from_closed = frame["carried_from"].isin(frame.index[hide]) | hide
         frame.loc[from_closed, "carried"], frame.loc[from_closed, "carried_from"] = np.nan, ""
     return replace(made, frame=frame)
+
+
+def _against_closed(made: reference.Prices) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Origins whose basis was estimated against a closed one: with their price it gives that one away."""
+    bases = made.made_by.bases if made.made_by is not None else ()
+    open_ = {s.origin for s in made.quotes.series} - {
+        s.origin for s in made.quotes.series if s.id in made.quotes.closed
+    }
+    anchors = {b["origin"] for b in bases if b.get("via") == "anchor"}
+    tainted = {o for o in made.origins if o not in open_}
+    while True:
+        more = {
+            b["origin"] for b in bases if b.get("via") in tainted or (b.get("via") == "held" and anchors & tainted)
+        } - tainted
+        if not more:
+            break
+        tainted |= more
+    return np.array([m for m, origin in enumerate(made.origins) if origin in tainted], dtype=np.int64)
 
 
 # ------------------------------------------------------------------------------------ indicators

@@ -56,6 +56,7 @@ from pricing.config import (
 from pricing.declarations import Declared
 from pricing.errors import FetchError, ParseError, PricingError, ReleaseError, StoreError
 from pricing.fetch import Answer, Client
+from pricing.judgement import Judgement
 from pricing.quality import Finding
 from pricing.spreads import gaps, stage_spreads
 from pricing.store import Changes, Store, instant, iso, micros
@@ -760,10 +761,10 @@ def _figures(
     """Compute all figures by the workspace's method, storing nothing; return them with the bases used."""
     known_on = at.astimezone(dt.UTC).date().isoformat()
     quoted, left_out = figures.all_quotes(ws.methodology, eligible, observed)
-    due = figures.bases_due(quoted, ws.methodology, known_bases, known_on)
+    overrides = _overrides(ws, eligible, at)
+    due = figures.bases_due(quoted, ws.methodology, known_bases, known_on, overrides)
     # stored once the release stands
     bases = [*map(dict, known_bases), *({**base, "vintage": micros(at)} for base in due)]
-    overrides = decisions.standing(decisions.read(ws.store.decisions(at))).judgements
     priced = figures.prices(quoted, ws.methodology, bases, known_on, overrides=overrides)
     units_of = {s.id: s.unit for s in eligible.series.values() if s.kind == "production"}
     production = figures.Production(_production(ws.store, units_of, at), units_of, ws.methodology.tonnages, micros(at))
@@ -783,6 +784,22 @@ def _figures(
         left_out=left_out,
     )
     return made, bases
+
+
+def _overrides(ws: Workspace, eligible: figures.Eligible, at: dt.datetime) -> list[Judgement]:
+    """Overrides in force at an instant.
+
+    Where any series of a market may not be shown to the audience its judged prices are withheld: one could repeat it.
+    """
+    shown = {s for s in eligible.series if s not in eligible.closed}
+    hidden = {
+        f"{s.mineral}/{s.stage}/{s.zone}"
+        for source in ws.operation.sources.values()
+        for s in source.series
+        if s.kind == "price" and s.id not in shown and not s.quarantined
+    }
+    found = decisions.standing(decisions.read(ws.store.decisions(at))).judgements
+    return [replace(j, withheld=True) if j.kind == "price" and j.market in hidden else j for j in found]
 
 
 def _outlooks(

@@ -606,15 +606,7 @@ def _numbers(due: Sequence[_Due], rules: Determination) -> list[Part]:
         usd_per_t, age = _usable(table, out, at, limits)
         return _by_origin(usd_per_t[:, head:], age[:, head:], out[:, head:], order, column, count)
 
-    locked = np.logical_or.reduce(out[:, head:], axis=2)
     raw, chosen, ages = spoken(rules.stale_days)
-    # where nobody quoted the period itself, and nobody was suspended in it, older quotations make an estimate
-    relaxed = ~(~np.isnan(raw) & (ages == 0)).any(axis=2) & ~locked
-    if due[0].quotes.frequency == "daily" and relaxed.any():
-        older = spoken(rules.relaxed_days)
-        raw, chosen, ages = (
-            np.where(relaxed[:, :, None], o, n) for o, n in zip(older, (raw, chosen, ages), strict=True)
-        )
     ratio = np.stack(
         [
             ratios_in_force(one.quotes.usd_per_t.index[one.kept :].tolist(), one.voices.origins, one.given.bases)[0]
@@ -623,6 +615,26 @@ def _numbers(due: Sequence[_Due], rules: Determination) -> list[Part]:
     )
     if count == 1:
         ratio = np.where(np.isnan(ratio), 1.0, ratio)
+    # suspended by its quotations or by a person: then there was no price, and none stands from before
+    stopped = np.logical_or.reduce(out, axis=2)
+    aside = np.zeros(raw.shape, dtype=bool)
+    for g, one in enumerate(due):
+        if one.given.judgements:
+            periods = one.quotes.usd_per_t.index
+            for j in one.given.judgements:
+                if j.kind == "suspend":
+                    stopped[g] |= j.covers(periods[one.first :])
+            aside[g] = set_aside(one.given.judgements, periods[one.kept :], one.voices.origins, ages[g])[0] != ""
+    locked = stopped[:, head:]
+    # where nobody's quotation of the period itself can be used older ones make an estimate
+    relaxed = ~(~np.isnan(raw) & (ages == 0) & ~np.isnan(ratio) & ~aside).any(axis=2) & ~locked
+    if due[0].quotes.frequency == "daily" and relaxed.any():
+        older, voice, old = spoken(rules.relaxed_days)
+        last = np.maximum.accumulate(np.where(stopped, at, -(2**40)), axis=1)[:, head:]
+        older = np.where(at[:, head:, None] - old <= last[:, :, None], np.nan, older)
+        wide = relaxed[:, :, None]
+        raw, ages = np.where(wide, older, raw), np.where(wide, old, ages)
+        chosen = np.where(wide, np.where(np.isnan(older), -1, voice), chosen)
     return _determined(due, raw, chosen, ages, ratio, locked, relaxed, rules)
 
 
@@ -680,7 +692,8 @@ def _carried(frame: pd.DataFrame, at: npt.NDArray[np.int64], days: int) -> pd.Da
     stopped = (frame["status"] == "suspended").to_numpy()
     place = np.arange(len(frame))
     last = np.maximum.accumulate(np.where((given & observed) | stopped, place, -1)) if len(frame) else place
-    alive = ~given & (last >= 0) & given[last] & (at - at[last] <= days)
+    silent = (frame["status"] == "missing").to_numpy()
+    alive = silent & (last >= 0) & given[last] & (at - at[last] <= days)
     carried = pd.Series(np.nan, index=frame.index)
     since = pd.Series("", index=frame.index, dtype=object)
     carried[alive] = frame["value"].to_numpy()[last[alive]]
@@ -783,7 +796,7 @@ def _determined(
     # what looks at one period only: markets and periods are rows alike
     rows = (shape[0] * shape[1], shape[2])
     _exclude_on_cross_section(adjusted.reshape(rows), excluded.reshape(rows), rules.max_spread, kept.reshape(rows))
-    held, past = _hold_slips(due, adjusted, excluded, kept)
+    held, past = _hold_slips(due, adjusted, excluded, kept, ages)
     used = (~np.isnan(adjusted) & (excluded == "")).reshape(rows)
     weight = _weighed(used, by_series[which, chosen].reshape(rows), rules)
     values = np.where(used, adjusted.reshape(rows), np.nan)
@@ -840,7 +853,11 @@ def _determined(
 
 
 def _hold_slips(
-    due: Sequence[_Due], adjusted: Floats, excluded: npt.NDArray[np.object_], kept: npt.NDArray[np.bool_]
+    due: Sequence[_Due],
+    adjusted: Floats,
+    excluded: npt.NDArray[np.object_],
+    kept: npt.NDArray[np.bool_],
+    ages: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.bool_], slips.Past]:
     """Hold back what looks like another unit than the origin quoted in before, where no other origin tells.
 
@@ -851,7 +868,7 @@ def _hold_slips(
     if due[0].kept:
         last, standing = (np.stack([last_rows(one.parts, name, 1)[0] for one in due]) for name in ("last", "standing"))
         before = slips.Past(last, standing)
-    ratio, past = slips.beside_own_past(np.where(excluded == "", adjusted, np.nan), before, kept)
+    ratio, past = slips.beside_own_past(np.where(excluded == "", adjusted, np.nan), before, kept, ages == 0)
     for at in zip(*np.nonzero(~np.isnan(ratio)), strict=True):
         (what,) = slips.named(ratio[at], slips.LOOSE, slips.LEAST)
         excluded[at] = f"held: unit-slip ({what})"
@@ -964,13 +981,14 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
 
     A month counts once it is over (by ``known_on``, an ISO day), when at least ``month_share`` of its
     weekdays (of its three ten-day periods) have a price, and when its last week has one: a feed that
-    ended must not stand for the month. The grade is that which at least half of the days reach.
+    ended must not stand for the month. The grade is that which at least half of the days reach. Where so many days
+    were not observed but estimated or judged that the rest would not make a month, it is an estimate.
 
     Returns
     -------
     DataFrame, by month
-        The columns of ``Prices.frame`` and ``days`` (that entered the mean) and ``weekdays`` (that the
-        month has; ten-day periods where the market is quoted so). ``low``
+        The columns of ``Prices.frame``, ``days`` (that entered the mean), ``estimated`` (of these: not observed) and
+        ``weekdays`` (that the month has; ten-day periods where the market is quoted so). ``low``
         and ``high`` span the month, ``origins`` is the fewest of any day, ``spread`` the widest.
     """
     given = ~np.isnan(daily.column("unrounded"))
@@ -984,6 +1002,10 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
     # the lowest grade that at least half of the days reach
     letters = frame["grade"]
     reached = [_by_month(np.add, (letters <= g).astype(np.int64), starts) for g in ("A", "B")]
+    kinds = daily.column("type")[given]
+    observed = _by_month(np.add, np.isin(kinds.astype(str), [*OBSERVED]).astype(np.int64), starts)
+    weekdays = np.full(len(starts), 3) if ten_day else np.busday_count(first, first + 1)
+    enough, what = observed >= rules.month_share * weekdays, "ten-days" if ten_day else "days"
     number = {c: frame[c] for c in _MEANT}
     unrounded = _by_month(np.add, number["unrounded"], starts) / days
     out = pd.DataFrame(
@@ -993,8 +1015,9 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
             "interval_low": _by_month(np.add, number["interval_low"], starts) / days,
             "interval_high": _by_month(np.add, number["interval_high"], starts) / days,
             "value": np.round(unrounded, daily.quotes.market.rounding),
-            "status": "normal",
-            "type": "mean-of-ten-days" if ten_day else "mean-of-days",
+            "status": np.where(enough, "normal", "estimated").astype(object),
+            "type": np.where(enough, f"mean-of-{what}", f"mean-of-estimated-{what}").astype(object),
+            "estimated": days - observed,
             "grade": np.select([2 * r >= days for r in reached], ["A", "B"], default="C").astype(object),
             "origins": _by_month(np.minimum, frame["origins"], starts),
             "low": _by_month(np.minimum, number["low"], starts),
@@ -1003,7 +1026,7 @@ def monthly_from_daily(daily: Prices, rules: Determination, known_on: str) -> pd
             "spread": _by_month(np.maximum, number["spread"], starts),
             "largest_weight": _by_month(np.maximum, frame["largest_weight"], starts),
             "days": days,
-            "weekdays": np.full(len(starts), 3) if ten_day else np.busday_count(first, first + 1),
+            "weekdays": weekdays,
         },
         index=pd.Index(first.astype(str).astype(object), dtype=daily.quotes.usd_per_t.index.dtype),
     )

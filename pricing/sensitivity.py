@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pricing import slips
 from pricing.config import Determination, Series
 from pricing.figures import MarketPrices
 from pricing.index import LINK_STEP, Index
-from pricing.reference import Prices, combine
+from pricing.judgement import set_aside
+from pricing.reference import OBSERVED, Prices, combine
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -93,6 +95,15 @@ class Voice:
         return np.array(["" if r.startswith(("cross-section", "unit-slip")) else r for r in rules], dtype=object)
 
     @cached_property
+    def _kept(self) -> Bools:
+        """Origins that a person keeps though the cross-section excludes them."""
+        given = self.made.made_by
+        periods, shape = self.made.frame.index[[self.at]], (1, len(self.made.origins))
+        judged = given.judgements if given is not None else ()
+        _, kept = set_aside(judged, periods, self.made.origins, np.zeros(shape, dtype=np.int64))
+        return np.asarray(kept[0], dtype=np.bool_)
+
+    @cached_property
     def price(self) -> float:
         """The reference price of the period [USD/t]."""
         return float(self.made.frame["unrounded"].iloc[self.at])
@@ -114,7 +125,11 @@ class Voice:
         excluded = np.tile(self._set_aside, rows)
         series = made.quotes.series
         tiers = [self.rules.tier_weights.get(series[c].tier, 0.0) if c >= 0 else 0.0 for c in made.chosen[at]]
-        _, price = combine(adjusted, np.tile(tiers, rows), excluded, self.rules)
+        others = np.isfinite(np.delete(adjusted[0], self.origin)).sum()
+        if others < 2:  # nobody could tell: what looks like another unit would be held back
+            held = [bool(what) for what in slips.named(factors, slips.LOOSE, slips.LEAST)]
+            adjusted[np.array(held), self.origin] = np.nan
+        _, price = combine(adjusted, np.tile(tiers, rows), excluded, self.rules, np.tile(self._kept, rows))
         fresh = (made.age[at] == 0) | (np.arange(len(tiers)) == self.origin)
         spoke = ((excluded == "") & np.isfinite(adjusted) & fresh).any(axis=1)
         return np.where(spoke, price, np.nan), excluded[:, self.origin] != ""
@@ -305,7 +320,7 @@ def of_index(
     own = _own(index, voices.markets, frequency, at)
     lines, left_out = list[Line](), dict[str, str]()
     for name in map(str, index.quantities.columns[index.quantities.iloc[at] > 0]):
-        if reason := _left_out(voices.markets[name], frequency, period, bool(own[name].notna()[period])):
+        if reason := _left_out(voices.markets, name, frequency, period, bool(own[name].notna()[period])):
             left_out[name] = reason
             continue
         moved = _answering(index, at, own, name, min_weight)
@@ -328,8 +343,15 @@ def _own(index: Index, markets: Mapping[str, MarketPrices], frequency: str, at: 
     return pd.DataFrame(columns, index=periods).astype("float64")
 
 
-def _left_out(market: MarketPrices, frequency: str, period: str, priced: bool) -> str:
+def _left_out(markets: Mapping[str, MarketPrices], name: str, frequency: str, period: str, priced: bool) -> str:
     """Say why nothing is said of a market; empty text where something can be."""
+    market = markets[name]
+    if priced and (kind := str(market.frame(frequency).at[period, "type"])) not in OBSERVED:
+        return f"its price of {period} is no determination from quotations of the period ({kind})"
+    for other in markets.values():
+        frame = other.frame(frequency)
+        if other.market.linked == name and period in frame.index and frame.at[period, "type"] == "spread":
+            return f"the price of {other.market.key} is estimated from it: one quotation would move both"
     if not priced:
         return f"it has no price of its own in {period}: its movement is that of the others"
     if frequency == "monthly" and (found := _within(market, period)):

@@ -54,7 +54,10 @@ class Past(NamedTuple):
 
 
 def beside_own_past(
-    adjusted: Floats, before: Past | None = None, settled: npt.NDArray[np.bool_] | None = None
+    adjusted: Floats,
+    before: Past | None = None,
+    settled: npt.NDArray[np.bool_] | None = None,
+    fresh: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, Past]:
     """Find quotations that lie a slip of the unit away from what their origin quoted before, unconfirmed.
 
@@ -81,21 +84,26 @@ def beside_own_past(
     if before is None:
         before = Past(np.full((markets, origins), np.nan), np.zeros((markets, origins), dtype=np.int64))
     quoted = ~np.isnan(adjusted)
+    counted = quoted if fresh is None else quoted & fresh
     place = np.maximum.accumulate(np.where(quoted, np.arange(periods)[:, None], -1), axis=1)
     last = np.take_along_axis(adjusted, np.maximum(place, 0), axis=1)
     last = np.where(place >= 0, last, before.last[:, None])
-    count = before.standing[:, None] + np.cumsum(quoted, axis=1)
+    count = before.standing[:, None] + np.cumsum(counted, axis=1)
     held = np.full(adjusted.shape, np.nan)
     previous = np.concatenate([before.last[:, None], last[:, :-1]], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         jumps = (np.abs(np.log(adjusted / previous)) > np.log(LEAST)).any(axis=(1, 2))
     for k in np.flatnonzero(jumps).tolist():
         accepted = None if settled is None else settled[k]
-        held[k], (last[k], count[k]) = _walk(adjusted[k], Past(before.last[k], before.standing[k]), accepted)
+        held[k], (last[k], count[k]) = _walk(
+            adjusted[k], Past(before.last[k], before.standing[k]), accepted, counted[k]
+        )
     return held, Past(last, count)
 
 
-def _walk(adjusted: Floats, past: Past, settled: npt.NDArray[np.bool_] | None) -> tuple[Floats, Past]:
+def _walk(
+    adjusted: Floats, past: Past, settled: npt.NDArray[np.bool_] | None, counted: npt.NDArray[np.bool_]
+) -> tuple[Floats, Past]:
     """Go through one market, period × origin, in which something moved so far."""
     held, lasts = np.full(adjusted.shape, np.nan), np.empty(adjusted.shape)
     counts = np.empty(adjusted.shape, dtype=np.int64)
@@ -104,7 +112,7 @@ def _walk(adjusted: Floats, past: Past, settled: npt.NDArray[np.bool_] | None) -
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = row / last
             size = np.maximum(ratio, 1 / ratio)
-            near = (np.abs(size[:, None] / _LARGE - 1) <= LOOSE).any(axis=1)
+            near = (size > LEAST) & (np.abs(size[:, None] / _LARGE - 1) <= LOOSE).any(axis=1)
             candidate = near & (count >= ENOUGH)
             if settled is not None:
                 candidate &= ~settled[t]
@@ -112,7 +120,7 @@ def _walk(adjusted: Floats, past: Past, settled: npt.NDArray[np.bool_] | None) -
         out = candidate & ~(agree & ~candidate[None]).any(axis=1)
         held[t, out] = ratio[out]
         taken = ~np.isnan(row) & ~out
-        count = np.where(taken, np.where(size > LEAST, 1, count + 1), count)
+        count = np.where(taken, np.where(size > LEAST, 1, count + counted[t]), count)
         last = np.where(taken, row, last)
         lasts[t], counts[t] = last, count
     return held, Past(lasts, counts)

@@ -250,15 +250,18 @@ def test_a_judged_price_says_so_and_an_auditor_reads_by_whom_and_why(world: Path
     assert made["beside"]["distance"] == pytest.approx(40_000 / level - 1, abs=1e-4)
     public, internal = release(world), release(world, "--internal")
     one, other = (records(folder, COBALT, "daily")[day] for folder in (public, internal))
-    assert (one["unrounded"], one["type"], one["grade"], one["determination_type"]) == (4e4, "judged", "C", "judged")
+    # an internal source quotes the market too: a judged price could repeat it, so the public is told that there is one
+    assert (one["unrounded"], one["status"], one["carried"]) == (None, "confidential", None)
+    shown = (other["unrounded"], other["type"], other["grade"], other["determination_type"])
+    assert shown == (4e4, "judged", "C", "judged")
     assert one["interval"] is None and one["contributors"] == [] and one["origins"] == 0 and one["tiers"] == {}
     assert {r["rule"] for r in one["excluded"]} == {"judged (decision 1)"} and len(one["excluded"]) == 2
     assert other["judgement"] == [
         {**one["judgement"][0], "actors": ["ann"], "comment": "two bids at the close"}
     ]  # fmt: skip
-    month = records(public, COBALT, "monthly")[day[:7]]
-    assert month["type"] == "mean-of-days" and month["judged_days"] == 1
-    daily = [r["unrounded"] for p, r in records(public, COBALT, "daily").items() if p[:7] == day[:7]]
+    month = records(internal, COBALT, "monthly")[day[:7]]
+    assert month["type"] == "mean-of-days" and month["judged_days"] == month["estimated_days"] == 1
+    daily = [r["unrounded"] for p, r in records(internal, COBALT, "daily").items() if p[:7] == day[:7]]
     assert month["unrounded"] == pytest.approx(sum(daily) / len(daily), rel=1e-14) and 4e4 in daily
     assert "judged_days" not in records(public, NICKEL, "monthly")[day[:7]]
     span = ("--from", day[:7], "--to", "2026-11")

@@ -87,7 +87,7 @@ def _quoting(market: MarketPrices) -> set[str]:
 
 
 _INTERVAL = ("interval_low", "interval_high")
-FORMAT = 2  # raised when a record says the same figures in other words
+FORMAT = 3  # raised when a record says the same figures in other words
 
 
 class _Records:
@@ -103,7 +103,7 @@ class _Records:
         columns = ("unrounded", "value", "low", "high", "mean", "spread", "largest_weight", *_INTERVAL)
         self._numbers = {c: form.numbers(self._frame[c]) for c in columns}
         self._words = {c: self._frame[c].tolist() for c in ("status", "type", "grade", "origins")}
-        self._extra = {c: form.numbers(self._frame[c]) for c in ("days", "weekdays") if c in self._frame}
+        self._extra = {c: form.numbers(self._frame[c]) for c in ("days", "weekdays", "estimated") if c in self._frame}
         self._links = {c: form.numbers(self._frame[c]) for c in LINKED if c in self._frame}
         self._carried = _carried_of(self._frame)
         self._priced: dict[str, int] = {}
@@ -159,8 +159,9 @@ class _Records:
         """The determination record of one period."""
         out = self.value(t)
         out["origins"] = int(self._words["origins"][t])
-        if self._words["type"][t] in ("mean-of-days", "mean-of-ten-days"):
-            ten_day = self._words["type"][t] == "mean-of-ten-days"
+        kind = self._words["type"][t]
+        if kind.startswith("mean-of-"):
+            ten_day = kind.endswith("ten-days")
             parts = ("ten_day_periods", "of") if ten_day else ("days", "weekdays")
             from_records = f"{'ten-day' if ten_day else 'daily'}/{self._periods[t][:4]}"
             out |= {
@@ -168,6 +169,8 @@ class _Records:
                 parts[1]: int(self._extra["weekdays"][t] or 0),
                 "records": f"/v1/prices/{self._market.market.key}/{from_records}",
             }
+            if estimated := int(self._extra["estimated"][t] or 0):
+                out["estimated_ten_day_periods" if ten_day else "estimated_days"] = estimated
             if judged := self._days_judged.get(self._periods[t]):
                 out["judged_ten_day_periods" if ten_day else "judged_days"] = judged
             return out

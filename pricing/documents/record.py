@@ -154,6 +154,7 @@ class MeanOfDays(Figure):
     days: int
     weekdays: int
     records: str
+    estimated_days: int | None = None
     judged_days: int | None = None
 
 
@@ -163,6 +164,7 @@ class MeanOfTenDays(Figure):
     ten_day_periods: int
     of: int
     records: str
+    estimated_ten_day_periods: int | None = None
     judged_ten_day_periods: int | None = None
 
 

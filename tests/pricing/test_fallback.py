@@ -77,6 +77,20 @@ def test_no_more_periods_in_a_row_than_the_limit():
     assert frame["unrounded"].iloc[64:78].isna().all()
 
 
+def test_a_hole_in_the_linked_market_does_not_begin_the_limit_anew():
+    own, other = own_prices(), beside()
+    own.iloc[60:78], other.iloc[62] = np.nan, np.nan
+    frame = linked(own, other, limit={"daily": 4, "ten-day": 1, "monthly": 1})
+    assert np.flatnonzero(frame["type"] == "spread").tolist() == [60, 61, 63]
+
+
+def test_a_control_within_ten_days_bars_them():
+    market = Market(mineral="tin", stage="metal", zone="XCN", per="product")
+    periods = ["2025-01-10", "2025-01-20", "2025-01-31"]
+    assert barred(market, periods, [control("2025-01-12", "2025-01-19")], ten_day=True).tolist() == [False, True, False]
+    assert barred(market, periods, [control("2025-01-21", "2025-01-22")], ten_day=True).tolist() == [False, False, True]
+
+
 def test_too_few_common_periods_give_no_ratio():
     assert (linked(own_prices(), window={"daily": LEAST - 1, "ten-day": 1, "monthly": 1})["type"] != "spread").all()
     assert (linked(own_prices(), window={"daily": LEAST, "ten-day": 1, "monthly": 1})["type"] == "spread").sum() == 1

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pricing import figures
 from pricing.config import Basis, Determination, Market, Methodology, Series
+from pricing.judgement import Judgement
 from pricing.reference import (
     OUT_STATUSES,
     Quotes,
@@ -661,6 +662,54 @@ def test_a_public_price_does_not_rest_on_closed_input(row, closed, hidden):
         assert shown["grade"].isna().all()
     else:
         pd.testing.assert_frame_equal(shown, made.frame)
+
+
+def test_a_price_whose_basis_was_estimated_against_a_closed_anchor_is_hidden_too():
+    """With it and the price beside, the anchor's own level could be told: the ratio has not changed since."""
+    table = pd.DataFrame({"a": [100.0, np.nan], "b": [104.0, 105.0], "c": [np.nan, 99.0]}, index=days(2))
+    known = [{"effective": "", "origin": o, "ratio": r, "via": v} for o, r, v in
+             (("a", 1.0, "anchor"), ("b", 1.04, "a"), ("c", 0.99, "b"))]  # fmt: skip
+    shown = figures.disclosed(determine(quoted(table, closed=frozenset("a")), known, RULES)).frame
+    assert shown["status"].tolist() == ["confidential"] * 2
+    open_anchor = [{**one, "via": {"a": "b", "b": "anchor", "c": "b"}[one["origin"]]} for one in known]
+    shown = figures.disclosed(determine(quoted(table, closed=frozenset("a")), open_anchor, RULES)).frame
+    assert shown["status"].tolist() == ["confidential", "normal"]
+
+
+def test_no_older_quotation_stands_across_a_suspension_by_a_person():
+    weekly = [house("w", frequency="weekly")]
+    table = pd.DataFrame({"w": [101.0, *[np.nan] * 7]}, index=days(8))
+    suspend = Judgement(1, "suspend", MARKET.key, "daily", days(8)[3], days(8)[4], "market-closed", "2026-01-01")
+    made = determine(quoted(table, weekly), [], RULES, [suspend])
+    assert made.frame["status"].tolist() == ["normal", *["estimated"] * 2, *["suspended"] * 2, *["missing"] * 3]
+
+
+def test_an_origin_that_is_set_aside_does_not_keep_an_older_quotation_of_another_out():
+    series = [house("w", frequency="weekly"), house("a")]
+    table = pd.DataFrame({"w": [101.0, *[np.nan] * 9], "a": [np.nan] * 8 + [100.0, 150.0]}, index=days(10))
+    aside = Judgement(1, "exclude", MARKET.key, "daily", days(10)[9], days(10)[9], "stale-quotation", "2026-01-01", "a")
+    made = determine(quoted(table, series), bases(w=1, a=1), RULES, [aside])
+    assert made.frame["unrounded"].tolist()[8:] == [100.0, 101.0]
+    assert made.frame["status"].tolist()[8:] == ["normal", "estimated"] and made.excluded[9, 0].startswith("judged")
+
+
+def test_weekly_quotations_that_stand_for_days_do_not_make_a_past():
+    """The first of them was ten times too high; what comes after it is not held for that."""
+    said = [1000.0, *[np.nan] * 6, 100.0, *[np.nan] * 6, 101.0]
+    made = determine(quoted(pd.DataFrame({"w": said}, index=days(15)), [house("w", frequency="weekly")]), [], RULES)
+    assert made.frame["unrounded"].tolist()[7] == 100.0 and made.frame["unrounded"].tolist()[14] == 101.0
+
+
+def test_a_month_of_estimates_is_an_estimate_and_counts_them():
+    periods = [str(d.date()) for d in pd.bdate_range("2025-01-01", "2025-02-28")]
+    told = pd.Series(np.nan, periods)
+    told[[p for p in periods if p < "2025-01-29"]] = 100.0
+    told[[p for p in periods if pd.Timestamp(p).weekday() == 2]] = 100.0
+    made = determine(quoted(pd.DataFrame({"w": told}), [house("w", frequency="weekly")]), [], RULES)
+    months = monthly_from_daily(made, RULES, "2025-03-01")
+    assert months["status"].to_dict() == {"2025-01": "normal", "2025-02": "estimated"}
+    assert months["type"].to_dict() == {"2025-01": "mean-of-days", "2025-02": "mean-of-estimated-days"}
+    assert months["estimated"].to_dict() == {"2025-01": (made.frame["status"][:23] == "estimated").sum(), "2025-02": 16}
 
 
 def test_an_auditor_sees_all_and_hiding_leaves_the_original_untouched():
