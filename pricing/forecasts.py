@@ -20,7 +20,7 @@ from forecasting import evaluation
 from forecasting.candidates import BENCHMARK, DEFAULT
 from forecasting.forecaster import DAILY_CLOSES
 from forecasting.intervals import GRID, Array
-from pricing.config import Forecasting, Operation
+from pricing.config import Forecasting, Methodology, Operation
 from pricing.figures import Figures, MarketPrices
 from pricing.reference import OBSERVED, Prices
 
@@ -53,6 +53,8 @@ class Subject:
     unit : str
     of : str
         What is forecast, in words.
+    method : str
+        Hash of the methodology that made the figures: forecasts of another method's are of another series.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Subject:
     closes: pd.Series | None
     unit: str
     of: str
+    method: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -72,13 +75,15 @@ class Subject:
 # ---------------------------------------------------------------------------------- what is forecast
 
 
-def subjects(figures: Figures, operation: Operation, audience: str, rules: Forecasting) -> list[Subject]:
+def subjects(figures: Figures, operation: Operation, audience: str, methodology: Methodology) -> list[Subject]:
     """List what is forecast for an audience.
 
     In public only what rests on sources whose terms allow forecasts to be published; all quotations of a market
     count, whether or not they made its last price.
     """
-    owner = operation.source_of()
+    rules, owner = methodology.forecasts, operation.source_of()
+    if rules is None:
+        return []
 
     def allowed(market: MarketPrices) -> bool:
         made = [p for p in (market.daily, market.ten_day, market.monthly) if p is not None]
@@ -86,6 +91,8 @@ def subjects(figures: Figures, operation: Operation, audience: str, rules: Forec
         return audience != "public" or all(operation.sources[name].rights.forecast for name in sources)
 
     open_ = {key for key, market in figures.prices.items() if allowed(market)}
+    # what was estimated from a linked market rests on its sources too
+    open_ = {key for key in open_ if not (link := figures.prices[key].market.linked) or link in open_}
     out = []
     for key, market in figures.prices.items():
         if key in open_:
@@ -98,18 +105,27 @@ def subjects(figures: Figures, operation: Operation, audience: str, rules: Forec
                 if frequency in rules.horizons:
                     closes = frames.get("daily") if frequency == "monthly" else None
                     kind: Literal["close", "average"] = "average" if frequency == "monthly" else "close"
-                    out.append(Subject(name, frequency, kind, y, closes, "index points", f"the index {name}"))
-    return [one for one in out if one.y.notna().any()]
+                    unit = f"index, {methodology.baskets[name].base_period} = 100"
+                    out.append(Subject(name, frequency, kind, y, closes, unit, f"the index {name}"))
+    return [replace(one, method=methodology.sha256) for one in out if one.y.notna().any()]
 
 
 def _of_market(key: str, market: MarketPrices, rules: Forecasting) -> Iterator[Subject]:
     unit = market.market.unit
     daily = _observed(market.daily.frame) if market.daily is not None else None
+    if daily is not None and not _is_daily(daily):
+        daily = None  # quoted by the week: a period ahead would be a week, not a weekday
     if daily is not None and "daily" in rules.horizons:
         yield Subject(key, "daily", "close", daily, None, unit, _called(market.daily, "price of a day"))
     if len(market.months) and "monthly" in rules.horizons:
         of = _called(market.monthly if daily is None else market.daily, "average of a month")
         yield Subject(key, "monthly", "average", _observed(market.months), daily, unit, of)
+
+
+def _is_daily(y: pd.Series) -> bool:
+    """Whether most observations follow each other by one weekday."""
+    days = y.dropna().index.to_numpy().astype("datetime64[D]")
+    return len(days) < 2 or float(np.median(np.busday_count(days[:-1], days[1:]))) <= 1
 
 
 def _observed(frame: pd.DataFrame) -> pd.Series:
@@ -155,11 +171,12 @@ def outlook(
     before : sequence of mapping
         Forecasts published earlier, as they stood in their documents.
     """
+    tested = tested if tested is not None and tested.get("tests") == _tests(subject, rules) else None
     adopted = tested is not None and tested["decision"]["published"] == "model"
     model = None if adopted or subject.closes is not None else BENCHMARK[subject.kind]
     content = _content(subject, rules, model)
     for old in reversed(before):
-        if old.get("content") == content:
+        if old.get("content") == content and not old.get("failed"):
             return Outlook(subject, {k: v for k, v in old.items() if k != "release"}, tested)
     horizon = rules.horizons[subject.frequency]
     try:
@@ -170,7 +187,7 @@ def outlook(
             made = forecasting.forecast(subject.y, horizon, rules.levels, kind=subject.kind, model="random-walk")
         except forecasting.ForecastError as none:
             return Outlook(subject, None, tested, str(none))
-        return Outlook(subject, _shown(subject, made, content), tested, finding)
+        return Outlook(subject, _shown(subject, made, content) | {"failed": True}, tested, finding)
     return Outlook(subject, _shown(subject, made, content), tested)
 
 
@@ -182,12 +199,22 @@ def _forecast(
     if closes is None or made.model == DAILY_CLOSES:
         return made
     alone = forecasting.forecast(y, horizon, levels, kind=subject.kind, model=BENCHMARK[subject.kind])
-    return replace(alone, why=made.why)
+    reason = made.why.partition("its daily closes do not serve: ")[2]
+    why = "the benchmark of averages" + (f"; its daily closes do not serve: {reason}" if reason else f"; {made.why}")
+    return replace(alone, why=why)
+
+
+def _tests(subject: Subject, rules: Forecasting) -> dict[str, Any]:
+    """What a test is of: a decision on anything else says nothing of this forecast."""
+    model = DAILY_CLOSES if subject.closes is not None else DEFAULT[subject.kind]
+    horizon, levels = rules.horizons[subject.frequency], list(rules.levels)
+    return {"method": subject.method, "unit": subject.unit, "model": model, "horizon": horizon, "levels": levels}
 
 
 def _content(subject: Subject, rules: Forecasting, model: str | None) -> str:
     """Hash of all that a forecast follows from."""
-    digest = hashlib.sha256(f"{VERSION} {subject.key} {subject.kind} {model} {rules.levels} {rules.horizons}".encode())
+    settings = (VERSION, subject.key, subject.kind, subject.unit, subject.method, model, rules.levels, rules.horizons)
+    digest = hashlib.sha256(repr(settings).encode())
     for part in (subject.y, subject.closes):
         if part is not None:
             digest.update("".join(map(str, part.index)).encode())
@@ -204,6 +231,8 @@ def _shown(subject: Subject, made: forecasting.Forecast, content: str) -> dict[s
         rows.append(row | {str(name): _six(made.bounds.at[h, name]) for name in made.bounds.columns})
     return {
         "origin": last,
+        "unit": subject.unit,
+        "method": subject.method,
         "last": _six(float(subject.y.dropna().iloc[-1])),
         "model": made.model,
         "why": made.why,
@@ -250,9 +279,10 @@ def history(
         Columns ``period, vintage, value``; NaN for a withdrawal.
     known : mapping of period to the instant at which it was first known
     """
-    rows = [(p, pd.Timestamp(at), math.nan if v is None else v) for p, at, v in shown if p in subject.y.index]
+    standing = set(subject.y.dropna().index)  # what is masked now, as judged or estimated, was never observed
+    rows = [(p, pd.Timestamp(at), math.nan if v is None else v) for p, at, v in shown if p in standing]
     first = min((at for _, at, _ in rows), default=None)
-    out = [(p, _end(p) if at == first else at, v) for p, at, v in rows]
+    out = [(p, min(_end(p), at) if at == first else at, v) for p, at, v in rows]
     told = {p for p, _, _ in out}
     out += [
         (p, _end(p), v)
@@ -277,13 +307,14 @@ def backtest(
     shown: Iterable[tuple[str, str, float | None]],
     before: Mapping[str, Any] | None,
     today: str,
+    closes_shown: Iterable[tuple[str, str, float | None]] = (),
 ) -> dict[str, Any] | None:
     """Measure the default model against the benchmark on rolling origins, and decide which is published.
 
     Parameters
     ----------
-    shown : iterable
-        As for ``history``: each origin sees what was known then, and nothing later.
+    shown, closes_shown : iterable
+        As for ``history``, of the series and of its closes: each origin sees what was known then, and nothing later.
     before : mapping or None
         The last backtest.
     today : str
@@ -299,8 +330,10 @@ def backtest(
     shown = list(shown)
     frame, known = history(subject, shown)
     observed = [p for p in subject.y.index if p in known]
-    chosen = observed[rules.first[frequency] - 1 : -1]
-    chosen = chosen[:: -rules.step[frequency]][::-1][-rules.most_origins :]
+    # one origin for each instant: what one release showed first was known at once
+    latest = {known[p]: p for p in observed}
+    candidates = [p for p in observed[rules.first[frequency] - 1 : -1] if latest[known[p]] == p]
+    chosen = candidates[:: -rules.step[frequency]][::-1][-rules.most_origins :]
     if not chosen:
         return None
     benchmark = BENCHMARK[subject.kind]
@@ -308,41 +341,54 @@ def backtest(
     actual, model, base, scale = [], [], [], []
     calendar = pd.Index(subject.y.index)
     instants = [known[p] for p in chosen]
+    closes_frame = None
+    if subject.closes is not None:
+        daily = replace(subject, frequency="daily", y=subject.closes, closes=None)
+        closes_frame = history(daily, closes_shown)[0].sort_values(["period", "vintage"], kind="stable")
     for origin in evaluation.rolling_origins(frame, instants, horizon, periods=calendar):
         y = origin.series
         closes = None
-        if subject.closes is not None:
-            closes = subject.closes[subject.closes.index <= _last_day(str(y.index[-1]))]
+        if closes_frame is not None:
+            then = closes_frame[closes_frame["vintage"] <= max(origin.vintage, _end(str(y.index[-1])))]
+            closes = then.groupby("period")["value"].last()
+            closes = closes[closes.index <= _last_day(str(y.index[-1]))]
+        scale.append(abs(float(y.dropna().iloc[-1])))
+        actual.append(origin.outcome.to_numpy())
         try:
             ours = _forecast(subject, y, horizon, rules.levels, None, closes)
             theirs = forecasting.forecast(y, horizon, rules.levels, kind=subject.kind, model=benchmark)
+            served = closes is None or ours.model == DAILY_CLOSES
         except forecasting.ForecastError:
-            continue
-        actual.append(origin.outcome.to_numpy())
-        model.append(_on(ours, grid))
-        base.append(_on(theirs, grid))
-        scale.append(abs(float(y.dropna().iloc[-1])))
-    if not actual:
-        return None
+            served = False
+        # an origin without a forecast keeps its place, so that the others keep their distance
+        absent = np.full((horizon, len(grid)), np.nan)
+        model.append(_on(ours, grid) if served else absent)
+        base.append(_on(theirs, grid) if served else absent)
+    made_at = [not np.isnan(one).all() for one in model]
+    if not any(made_at):
+        return None if subject.closes is None else backtest(replace(subject, closes=None), rules, shown, before, today)
+    kept = [(p, at) for p, at, good in zip(chosen, instants, made_at, strict=True) if good]
     made = evaluation.record(
         np.array(actual), np.array(model), np.array(base), grid, scale=np.array(scale),
         step=rules.step[frequency], levels=rules.levels,
     )  # fmt: skip
     adopt = evaluation.Rules(rules.enter, rules.leave, rules.least_origins, rules.review_months)
-    old = evaluation.Decision(**before["decision"]) if before else None
+    tests = _tests(subject, rules)
+    old = evaluation.Decision(**before["decision"]) if before and before.get("tests") == tests else None
     decision = evaluation.decide(old, made, adopt, today)
     if subject.closes is not None:
         decision = evaluation.Decision("benchmark", decision.since, today, INFORMATION)
     releases = {at for _, at, _ in shown}
     first = min(map(pd.Timestamp, releases), default=None)
     return {
-        "model": DAILY_CLOSES if subject.closes is not None else DEFAULT[subject.kind],
+        "model": tests["model"],
+        "tests": tests,
         "benchmark": benchmark,
         "skill_is": "information" if subject.closes is not None else "skill",
-        "origins": len(actual),
-        "as_known": sum(first is not None and at > first for at in instants),
-        "first_origin": chosen[0],
-        "last_origin": chosen[-1],
+        "origins": len(kept),
+        "as_known": sum(first is not None and at > first for _, at in kept),
+        "first_origin": kept[0][0],
+        "last_origin": kept[-1][0],
         "skill": _estimate(made.skill),
         "p_value": _number(made.test.p_value) if made.test else None,
         "record": [
@@ -386,11 +432,15 @@ def _number(value: Any) -> float | None:
 
 
 def past(subject: Subject, before: Sequence[Mapping[str, Any]], levels: Sequence[int]) -> list[dict[str, Any]]:
-    """Set the forecasts published earlier beside what happened: the first one of each origin, newest origin first."""
+    """Set the forecasts published earlier beside what happened: the first one of each origin, newest origin first.
+
+    What happened is the value as it stands now. Forecasts of figures that another method or unit made are left out.
+    """
     value = subject.y.to_dict()
     firsts: dict[str, Mapping[str, Any]] = {}
     for one in before:
-        firsts.setdefault(one["origin"], one)
+        if (one.get("unit"), one.get("method")) == (subject.unit, subject.method):
+            firsts.setdefault(one["origin"], one)
     out = []
     for origin, one in sorted(firsts.items(), reverse=True):
         rows = []
@@ -432,13 +482,14 @@ def scored(told: Sequence[Mapping[str, Any]], levels: Sequence[int]) -> list[dic
 def backtests(
     listed: Sequence[Subject],
     rules: Forecasting,
-    shown: Callable[[Subject], list[tuple[str, str, float | None]]],
+    shown: Callable[[str, str], list[tuple[str, str, float | None]]],
     before: Mapping[tuple[str, str], Mapping[str, Any]],
     today: str,
 ) -> Iterator[Callable[[], dict[str, Any] | None]]:
     """Yield one call for each series, to be made in any order and in any process."""
     for subject in listed:
-        yield _Task(subject, rules, shown(subject), before.get(subject.key), today)
+        closes = shown(subject.name, "daily") if subject.closes is not None else []
+        yield _Task(subject, rules, shown(*subject.key), before.get(subject.key), today, closes)
 
 
 @dataclass(frozen=True)
@@ -448,6 +499,10 @@ class _Task:
     shown: list[tuple[str, str, float | None]]
     before: Mapping[str, Any] | None
     today: str
+    closes: list[tuple[str, str, float | None]]
 
     def __call__(self) -> dict[str, Any] | None:
-        return backtest(self.subject, self.rules, self.shown, self.before, self.today)
+        try:
+            return backtest(self.subject, self.rules, self.shown, self.before, self.today, self.closes)
+        except Exception as error:  # one series must not lose the tests of all others
+            return {"failed": f"{self.subject.name} {self.subject.frequency}: the backtest failed: {error!r}"}

@@ -816,7 +816,7 @@ def _outlooks(
     tested = ws.store.backtests(audience, at)
     out = [
         forecasts.outlook(one, rules, tested.get(one.key), before.get(one.key, ()))
-        for one in forecasts.subjects(made, ws.operation, audience, rules)
+        for one in forecasts.subjects(made, ws.operation, audience, ws.methodology)
     ]
     told = {f["message"] for f in ws.store.findings() if f["check"] == "forecast"}
     failed = [one.finding for one in out if one.finding and one.current and one.finding not in told]
@@ -838,18 +838,18 @@ def backtest(ws: Workspace, audience: Audience, names: Sequence[str] = (), track
     eligible = figures.eligible(ws.operation, audience)
     observed, _ = _observed(ws, eligible, at)
     made, _ = _figures(ws, eligible, observed, {}, ws.store.bases(audience, at), at)
-    listed = forecasts.subjects(made, ws.operation, audience, rules)
-    listed = [one for one in listed if not names or one.name in names]
+    every = forecasts.subjects(made, ws.operation, audience, ws.methodology)
+    listed = [one for one in every if not names or one.name in names]
     if not listed:
-        known = ", ".join(sorted({one.name for one in forecasts.subjects(made, ws.operation, audience, rules)}))
+        known = ", ".join(sorted({one.name for one in every}))
         raise ReleaseError(f"nothing of that name is forecast; there are: {known or 'none'}")
     path, before = ws.root(audience) / "published.db", ws.store.backtests(audience, at)
 
-    def shown(one: forecasts.Subject) -> list[tuple[str, str, float | None]]:
+    def shown(name: str, frequency: str) -> list[tuple[str, str, float | None]]:
         if not path.exists():
             return []
-        kind: published.Kind = "price" if "/" in one.name else "index"
-        return published.query(path, lambda db: published.vintages(db, kind, one.name, one.frequency))
+        kind: published.Kind = "price" if "/" in name else "index"
+        return published.query(path, lambda db: published.vintages(db, kind, name, frequency))
 
     today = at.astimezone(dt.UTC).date().isoformat()
     tasks = list(forecasts.backtests(listed, rules, shown, before, today))
@@ -857,8 +857,14 @@ def backtest(ws: Workspace, audience: Audience, names: Sequence[str] = (), track
         result for result, _ in zip(_computed(tasks, ws.operation.compute), track(listed, "backtests"), strict=True)
     ]
     rows: list[Tested] = [(o.name, o.frequency, made) for o, made in zip(listed, found, strict=True) if made]
+    failed = [made["failed"] for _, _, made in rows if "failed" in made]
+    rows = [row for row in rows if "failed" not in row[2]]
     with writing(ws.data):
-        ws.store.add_backtests(audience, at, rows)
+        # a release may have been made meanwhile: what was tested is learnt now
+        learnt = max(ws.now(), at)
+        ws.store.add_backtests(audience, learnt, rows)
+        if failed:
+            ws.store.add_findings(learnt, "lodemark", [Finding("backtest", "warning", message) for message in failed])
     return rows
 
 
@@ -873,7 +879,11 @@ def _computed(tasks: Iterable[Callable[[], Any]], compute: Compute) -> Iterator[
         cluster: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise ReleaseError("config.toml: compute.dask needs 'lodemark[cluster]' installed") from error
-    with cluster.Client(compute.dask), joblib.parallel_config("dask"):
+    try:
+        client = cluster.Client(compute.dask, timeout=10, set_as_default=True)
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"config.toml: compute.dask: no scheduler answers at {compute.dask}: {error}") from error
+    with client, joblib.parallel_config("dask"):
         yield from joblib.Parallel(return_as="generator")(joblib.delayed(t)() for t in tasks)
 
 

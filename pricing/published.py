@@ -358,7 +358,7 @@ def vintages(
 ) -> list[tuple[str, str, float | None]]:
     """Return every value of a dataset as (period, instant of the release that showed it first, unrounded).
 
-    In the unit of the newest release; a withdrawal has no value.
+    In the unit of the newest release; a withdrawal has no value, and neither has an estimate: neither was observed.
     """
     named = "SELECT id, unit FROM dataset WHERE (kind, name, frequency) = (?, ?, ?)"
     found = connection.execute(named, (kind, name, frequency)).fetchall()
@@ -366,7 +366,8 @@ def vintages(
         return []
     id_, _ = _in_force(connection, found, newest(connection))
     rows = connection.execute(
-        "SELECT v.period, r.released_at, v.unrounded FROM value v JOIN release r ON r.number = v.release"
+        "SELECT v.period, r.released_at, CASE WHEN v.status <> 'estimated' THEN v.unrounded END"
+        " FROM value v JOIN release r ON r.number = v.release"
         " WHERE v.dataset = ? ORDER BY v.period, v.release",
         (id_,),
     )

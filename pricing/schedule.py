@@ -189,7 +189,11 @@ class Scheduler:
             if ws.methodology.forecasts is None:
                 return
             for audience in self._operation.publish.audiences:
-                told.append(f"{audience} {len(pipeline.backtest(ws, audience))}")
+                try:
+                    told.append(f"{audience} {len(pipeline.backtest(ws, audience))}")
+                except PricingError as error:
+                    told.append(f"failed: {audience}: {error}")
+                    self._again("backtest", self._backtest, why=str(error))
 
     def _again(self, job: str, call: Callable[..., None], *args: Any, why: str) -> None:
         """Plan another try before the job's next turn."""

@@ -598,11 +598,12 @@ class Store:
     # ------------------------------------------------------------- forecasts
 
     def forecasts(self, audience: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
-        """Return every published forecast by (name, frequency), in order of origin and release."""
+        """Return the published forecasts of the latest 120 releases by (name, frequency), in order of origin."""
         rows = self._conn.execute(
-            "SELECT name, frequency, release, document FROM forecast WHERE audience = ?"
+            "SELECT name, frequency, release, document FROM forecast WHERE audience = ? AND release >"
+            " (SELECT coalesce(max(release), 0) FROM forecast WHERE audience = ?) - 120"
             " ORDER BY name, frequency, origin, release",
-            (audience,),
+            (audience, audience),
         )
         out: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for name, frequency, release, document in rows:
@@ -610,10 +611,14 @@ class Store:
         return out
 
     def add_forecasts(self, audience: str, release: int, rows: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
-        """Keep what a release forecast: (name, frequency, document with ``origin``). Idempotent."""
+        """Keep what a release forecast: (name, frequency, document with ``origin``); the first of each origin.
+
+        Idempotent.
+        """
         with self.writing():
             self._conn.executemany(
-                "INSERT OR IGNORE INTO forecast VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO forecast SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM forecast"
+                " WHERE (audience, name, frequency, origin) = (?1, ?2, ?3, ?4) AND document = ?6)",
                 ((audience, n, f, d["origin"], release, orjson.dumps(d).decode()) for n, f, d in rows),
             )
 

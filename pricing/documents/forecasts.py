@@ -12,7 +12,7 @@ from pricing.releases import canonical
 SKILL_NOTE = (
     "Skill is the share of the benchmark's CRPS that the model saves, in per cent, with its standard error; coverage "
     "is the share of outcomes inside the bounds. A backtest is pseudo real time before the first release, which is the "
-    "first to tell what was known when."
+    "first to tell what was known when. The record sets what releases forecast beside the values as they stand now."
 )
 
 

@@ -47,6 +47,12 @@ def monthly(count: int = 60, closes: bool = False) -> Subject:
     return Subject("tin/metal/XCN", "monthly", "average", y, shown, "USD/t", "the average")
 
 
+def what_is_tested(one: Subject) -> dict:
+    model = {"close": "random-walk-weighted", "average": "averaged-walk-weighted"}[one.kind]
+    told = {"method": one.method, "unit": one.unit, "model": DAILY_CLOSES if one.closes is not None else model}
+    return {**told, "horizon": RULES.horizons[one.frequency], "levels": [80, 95]}
+
+
 # ---------------------------------------------------------------------------------------- an outlook
 
 
@@ -54,11 +60,17 @@ def test_without_a_test_the_benchmark_is_published_and_a_model_only_once_it_was_
     one = daily()
     plain = outlook(one, RULES, None, ()).current
     assert plain is not None and plain["model"] == plain["benchmark"] == BENCHMARK["close"]
-    kept = {"decision": {"published": "benchmark", "since": "", "reviewed": "", "why": ""}}
+    kept = {
+        "tests": what_is_tested(one),
+        "decision": {"published": "benchmark", "since": "", "reviewed": "", "why": ""},
+    }
     assert outlook(one, RULES, kept, ()).current == plain
-    adopted = {"decision": {**kept["decision"], "published": "model"}}
+    adopted = {**kept, "decision": {**kept["decision"], "published": "model"}}
     made = outlook(one, RULES, adopted, ()).current
     assert made is not None and made["model"] != BENCHMARK["close"] and made["content"] != plain["content"]
+    for other in ({"horizon": 6}, {"method": "another"}, {"unit": "USD/kg"}, {"model": "another"}):
+        stale = {**adopted, "tests": {**adopted["tests"], **other}}
+        assert outlook(one, RULES, stale, ()).current == plain, "a decision on something else decides nothing"
 
 
 def test_figures_are_those_of_the_forecaster_to_six_digits_for_the_periods_that_follow():
@@ -106,10 +118,12 @@ def test_a_fit_that_fails_gives_the_random_walk_and_a_finding_and_too_short_a_se
 
     real = forecasting.forecast
     monkeypatch.setattr(forecasting, "forecast", broken)
-    adopted = {"decision": {"published": "model"}}
+    adopted = {"tests": what_is_tested(daily()), "decision": {"published": "model"}}
     made = outlook(daily(), RULES, adopted, ())
     assert made.current["model"] == "random-walk" and "singular" in made.finding
     monkeypatch.undo()
+    again = outlook(daily(), RULES, adopted, [{**made.current, "release": 1}])
+    assert again.current["model"] != "random-walk" and not again.finding, "what failed is tried again"
     none = outlook(daily(3), RULES, None, ())
     assert none.current is None and "at least" in none.finding
 
@@ -162,6 +176,42 @@ def test_between_reviews_nothing_changes_whatever_the_figures_say():
     assert backtest(daily(), RULES, [], flipped, "2027-01-04")["decision"]["reviewed"] == "2027-01-04"
 
 
+def test_closes_that_are_revised_later_change_no_origin_before():
+    one = monthly(closes=True)
+    shown = [(p, "2026-02-01T00:00:00+00:00", float(v)) for p, v in one.closes.items()]
+    late = [(p, "2026-02-02T00:00:00+00:00", float(v) * 3) for p, v in one.closes.items()]
+    revised = dataclasses.replace(one, closes=one.closes * 3)
+    before = backtest(one, RULES, [], None, "2026-03-02", shown)
+    after = backtest(revised, RULES, [], None, "2026-03-02", shown + late)
+    assert before == after
+
+
+def test_a_record_of_closes_counts_what_closes_forecast_and_without_any_the_averages_are_tested():
+    made = backtest(monthly(60, closes=True), RULES, [], None, "2026-03-02")
+    assert made["origins"] == 60 - 1 - 47 and made["model"] == DAILY_CLOSES  # 48 months of closes are needed
+    short = backtest(monthly(45, closes=True), RULES, [], None, "2026-03-02")
+    assert short["skill_is"] == "skill" and short["model"] != DAILY_CLOSES
+
+
+def test_what_one_release_showed_first_is_one_origin():
+    one = daily(100)
+    at = [f"2026-01-{1 + i // 30:02d}T00:00:00+00:00" for i in range(100)]  # four releases, thirty days each
+    shown = list(zip(one.y.index, at, one.y.tolist(), strict=True))
+    made = backtest(one, RULES, shown, None, "2026-02-02")
+    assert made["origins"] <= 5 and made["as_known"] <= made["origins"]
+
+
+def test_a_market_quoted_by_the_week_is_not_forecast_by_the_day():
+    weeks = pd.Series(walk(30), [str(d.date()) for d in pd.date_range("2025-01-01", periods=30, freq="7D")])
+    assert forecasts._is_daily(daily().y) and not forecasts._is_daily(weeks)
+
+
+def test_one_series_that_fails_loses_no_other_test(monkeypatch):
+    monkeypatch.setattr(forecasts, "backtest", lambda *_: 1 / 0)
+    (task,) = forecasts.backtests([daily()], RULES, lambda *_: [], {}, "2026-01-05")
+    assert "ZeroDivisionError" in task()["failed"]
+
+
 def test_what_closes_gain_is_called_information_and_never_adopted_as_skill():
     made = backtest(monthly(closes=True), RULES, [], None, "2026-01-05")
     assert made["skill_is"] == "information" and made["decision"]["published"] == "benchmark"
@@ -176,7 +226,8 @@ def test_earlier_forecasts_are_set_beside_what_happened_the_first_of_each_origin
 
     def told(origin: str, release: int, *periods: str, **other: float) -> dict:
         rows = [{"horizon": h, "period": p, **row, **other} for h, p in enumerate(periods, 1)]
-        return {"origin": origin, "release": release, "model": "m", "horizons": rows}
+        place = {"unit": "USD/t", "method": ""}
+        return {"origin": origin, "release": release, "model": "m", **place, "horizons": rows}
 
     one = dataclasses.replace(daily(), y=pd.Series([100.0, 115.0, np.nan, 130.0], ["d1", "d2", "d3", "d4"]))
     before = [told("d1", 1, "d2", "d3", "d4"), told("d1", 2, "d2", median=999.0), told("d3", 3, "d4", "d5")]
@@ -189,6 +240,8 @@ def test_earlier_forecasts_are_set_beside_what_happened_the_first_of_each_origin
     assert (by[1]["forecasts"], by[1]["covered-80"], by[1]["covered-95"]) == (2, 0.0, 0.5)
     assert by[1]["error"] == pytest.approx((15 / 115 + 30 / 130) / 2, rel=1e-5)
     assert by[3]["forecasts"] == 1 and 2 not in by
+    for other in ({"unit": "USD/kg"}, {"method": "another"}):
+        assert past(dataclasses.replace(one, **other), before, (80, 95)) == []
 
 
 def test_a_chart_shows_every_horizon_of_every_level_and_is_drawn_without_a_browser():
