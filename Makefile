@@ -19,7 +19,7 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/bench.stamp
+bench: .venv/bench.stamp .venv/beside.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # Hash-pinned locks that name no index.
@@ -27,6 +27,7 @@ lock: .venv/dev.stamp
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --extra dev --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header benchmarks/beside.in -o requirements-beside.lock
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lodemark needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
@@ -46,6 +47,12 @@ lock: .venv/dev.stamp
 
 .venv/bench.stamp: requirements-bench.lock .venv/dev.stamp
 	@$(PIP) --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@
+
+# What is measured beside us and cannot share our libraries.
+.venv/beside.stamp: requirements-beside.lock .venv/python.stamp
+	@$(PYTHON) -m venv --clear .venv/beside
+	@.venv/beside/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-beside.lock
 	@touch $@
 
 clean:

@@ -10,7 +10,7 @@ import time
 import click
 from rich.console import Console
 
-NAMES = ("endpoint", "store", "imports", "formulas", "figures", "customs", "real")
+NAMES = ("endpoint", "store", "imports", "formulas", "figures", "customs", "forecasts", "real")
 
 
 @click.command()

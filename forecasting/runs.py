@@ -12,6 +12,7 @@ import importlib.metadata
 import itertools
 import json
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -30,7 +31,8 @@ Backend = Literal["loky", "dask", "serial"]
 Method = Callable[..., Any]  # (y, horizon, levels, *, kind, model) -> Forecast
 Document = dict[str, Any]
 
-BATCH = 8  # series to a task: some 0.1 s of work against 1 ms of sending
+BATCH = 32  # series to a task: some 0.1 s of work, against a few ms of sending and waiting
+IDLE = 60.0  # seconds until a worker without work leaves: those of a run that was killed are gone soon after
 AHEAD = 4  # tasks sent or waiting, per worker: all of a run that is in memory
 
 
@@ -114,7 +116,7 @@ def forecast_many(
         waiting: deque[tuple[list[_Task], Any]] = deque()
         while batch := list(itertools.islice(tasks, BATCH)):
             new = [task for task in batch if not journal.has(task)]
-            waiting.append((batch, submit(_work, method, settings, new) if new else None))
+            waiting.append((batch, submit(_work, method, settings, pickle.dumps(new)) if new else None))
             if len(waiting) > AHEAD * count:
                 yield from _finished(*waiting.popleft(), journal)
         while waiting:
@@ -188,8 +190,9 @@ def _name(method: Method | None) -> str:
     return f"{method.__module__}.{method.__qualname__}" if method else "forecast"
 
 
-def _work(method: Method | None, settings: Mapping[str, Any], tasks: Sequence[_Task]) -> list[tuple[str, bytes]]:
-    """What a worker does: key and line of each series."""
+def _work(method: Method | None, settings: Mapping[str, Any], batch: bytes) -> list[tuple[str, bytes]]:
+    """What a worker does: key and line of each series. The batch comes pickled: a scheduler need not look into it."""
+    tasks: list[_Task] = pickle.loads(batch)
     if method is None:
         from forecasting.forecaster import forecast
 
@@ -232,6 +235,9 @@ def _document(forecast: Any) -> Document:
 
 # ------------------------------------------------------------------------------------ workers
 
+# Dask keeps the last 1000 messages of each connection, and ours hold series.
+LOG = "distributed.admin.low-level-log-length"
+
 # Two libraries that each start a thread per core on every process are slower than one thread, and not repeatable.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
@@ -246,7 +252,7 @@ def _pool(backend: Backend, workers: int | None, address: str | None) -> Iterato
         from joblib.externals.loky import ProcessPoolExecutor
 
         count = workers or joblib.cpu_count()
-        pool = ProcessPoolExecutor(count, env=ONE_THREAD)
+        pool = ProcessPoolExecutor(count, timeout=IDLE, env=ONE_THREAD)
         try:
             yield pool.submit, count
         except BaseException:
@@ -269,16 +275,15 @@ def _at_once(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
 def _client(address: str | None) -> Any:
     try:
+        import dask
         import distributed
     except ImportError as error:
         raise ForecastError("a Dask cluster needs the optional part: pip install 'lodemark[cluster]'") from error
+    client: Any = distributed.Client  # which has no types
     try:
-        client: Any = distributed.Client  # which has no types
-        return client(address, timeout=10, set_as_default=False)
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # distributed gives up with an OSError; an address of no form is a ValueError
+        with dask.config.set({LOG: 10}):
+            return client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:  # nobody there in time, or no address at all
         raise ForecastError(f"no Dask scheduler answers at {address}: {error}") from error
 
 

@@ -102,7 +102,7 @@ def test_computation_reaches_no_network_database_web_or_mail_library(name):
 
 
 def test_forecasting_knows_nothing_of_minerals_storage_or_the_web():
-    allowed = {"numpy", "pandas", "scipy", "statsmodels", "joblib", "dask", "forecasting"}
+    allowed = {"numpy", "pandas", "scipy", "statsmodels", "joblib", "dask", "distributed", "forecasting"}
     for name in (n for n in modules() if n.startswith("forecasting")):
         third_party = tops(reached(name)) - OUTSIDE
         assert not tops(reached(name)) & OUTSIDE

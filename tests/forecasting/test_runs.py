@@ -205,7 +205,8 @@ def environment():
 def test_a_run_that_is_killed_is_resumed(tmp_path):
     done, whole = tmp_path / "journal", tmp_path / "whole"
     (tmp_path / "script.py").write_text(SCRIPT)
-    process = subprocess.Popen([sys.executable, tmp_path / "script.py", done, "loky"], env=environment())
+    command = [sys.executable, tmp_path / "script.py", done, "loky"]
+    process = subprocess.Popen(command, env=environment(), start_new_session=True)
     try:
         deadline = time.monotonic() + 60
         while not done.exists() or done.read_bytes().count(b"\n") < 20:
@@ -216,7 +217,8 @@ def test_a_run_that_is_killed_is_resumed(tmp_path):
         process.wait()
     before = done.read_bytes().count(b"\n")
     assert 20 <= before < 400
-    found = run(made(400), done=done)
+    found = run(made(400), done=done)  # though workers of the killed run are still there
+    os.killpg(process.pid, signal.SIGKILL)
     assert sum(r.reused for r in found) == before
     run(made(400), done=whole)
     assert done.read_bytes() == whole.read_bytes()
