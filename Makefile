@@ -27,7 +27,7 @@ lock: .venv/dev.stamp
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --extra dev --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
-	echo "statsforecast>=2" | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate - -o benchmarks/beside.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header benchmarks/beside.in -o requirements-beside.lock
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lodemark needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
@@ -46,9 +46,9 @@ lock: .venv/dev.stamp
 	@touch $@
 
 # statsforecast asks for an older pandas than ours: an environment of its own.
-.venv/beside.stamp: benchmarks/beside.lock .venv/python.stamp
+.venv/beside.stamp: requirements-beside.lock .venv/python.stamp
 	@$(PYTHON) -m venv --clear .venv/beside
-	@.venv/beside/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/beside.lock
+	@.venv/beside/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-beside.lock
 	@touch $@
 
 .venv/bench.stamp: requirements-bench.lock .venv/dev.stamp

@@ -243,7 +243,7 @@ def test_a_dask_cluster_gives_the_same_bytes_as_one_process(tmp_path, monkeypatc
     distributed = pytest.importorskip("distributed")
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         found = run(made(100), done=tmp_path / "dask", backend="dask", address=cluster.scheduler_address)
         taken = cluster.scheduler_info["workers"]
         assert len(taken) == 2
