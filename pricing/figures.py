@@ -443,11 +443,9 @@ def prices(
             months = _months(leading, monthly, methodology, known_on)
             if daily is not None and ten_day is not None:  # days come first, where they make a month
                 of_ten_days = _months(ten_day, None, methodology, known_on)
-                own_months = months[~months["type"].eq("none")]
-                missing = of_ten_days.index.difference(own_months.index[own_months["unrounded"].notna()])
-                rest = months.drop(index=months.index.intersection(missing))
-                months = pd.concat([part for part in (rest, of_ten_days.loc[missing]) if len(part)] or [months])
-                months = months.sort_index()
+                lacking = of_ten_days.index.difference(months.index[months["unrounded"].notna()])
+                silent = months.index.intersection(lacking)
+                months = pd.concat([months.drop(index=silent), of_ten_days.loc[lacking]]).sort_index()
             of_months = [j for j in own[market.key] if j.frequency == "monthly"]
             if absent := priced_periods(of_months, months.index):
                 months = months.reindex(sorted([*months.index, *absent]))

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from made_method import METHOD
 from pydantic import ValidationError
 
 from pricing import figures
@@ -13,19 +14,6 @@ from pricing.figures import MarketPrices
 from pricing.reference import Prices, Quotes
 from pricing.store import micros
 
-RULES = {
-    "max_spread": 0.15,
-    "max_weight": 0.5,
-    "carry_days": 3,
-    "interval": 80,
-    "interval_periods": 250,
-    "widest": 0.3,
-    "stale_days": {"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
-    "relaxed_days": {"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},
-    "tier_weights": {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3},
-    "grades": {"A": 3, "B": 2, "C": 1},
-    "month_share": 0.5,
-}
 MARKETS = [("copper", "XCN"), ("tin", "XCN"), ("zinc", "XCN"), ("gallium", "CN")]
 
 
@@ -42,23 +30,7 @@ def method(constituents=("copper", "tin"), basket=None, **parts) -> Methodology:
     rules["constituents"] = listed
     return Methodology.model_validate(
         {
-            "id": "2026-11",
-            "title": "t",
-            "status": "initial",
-            "proposed": "2026-11-02",
-            "effective": "2026-11-23",
-            "notice_days": 28,
-            "determination": RULES,
-            "fallback": {
-                "window": {"daily": 60, "ten-day": 18, "monthly": 12},
-                "limit": {"daily": 10, "ten-day": 3, "monthly": 2},
-            },
-            "basis": {
-                "review_month": 1,
-                "window_months": 12,
-                "min_common": {"daily": 20, "weekly": 8, "ten-day": 9, "monthly": 6},
-            },
-            "twins": {"risk_months": 36, "min_changes": 24, "geks_window": 25},
+            **METHOD,
             "markets": [{"mineral": m, "stage": "metal", "zone": z, "per": "product"} for m, z in MARKETS],
             "baskets": {"metals": {**rules, **(basket or {})}},
         }

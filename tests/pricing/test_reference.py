@@ -1,6 +1,7 @@
 import datetime as dt
 from fractions import Fraction
 
+import made_method
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,40 +26,17 @@ from pricing.reference import (
     weighted_median,
 )
 
-TIERS = {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3}
-RULES = Determination(
-    max_spread=0.15,
-    max_weight=0.5,
-    carry_days=3,
-    interval=80,
-    interval_periods=250,
-    widest=0.30,
-    stale_days={"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
-    relaxed_days={"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},
-    tier_weights=TIERS,
-    grades={"A": 3, "B": 2, "C": 1},
-    month_share=0.5,
-)
+RULES = Determination.model_validate(made_method.RULES)
+TIERS = RULES.tier_weights
 MARKET = Market(mineral="tin", stage="metal", zone="XCN", per="product", anchor="a")
 METHOD = Methodology.model_validate(
     {
-        "id": "2026-11",
-        "title": "t",
-        "status": "initial",
-        "proposed": "2026-11-02",
-        "effective": "2026-11-23",
-        "notice_days": 28,
-        "determination": RULES.model_dump(),
-        "fallback": {
-            "window": {"daily": 60, "ten-day": 18, "monthly": 12},
-            "limit": {"daily": 10, "ten-day": 3, "monthly": 2},
-        },
+        **made_method.METHOD,
         "basis": {
             "review_month": 1,
             "window_months": 3,
             "min_common": {"daily": 5, "weekly": 5, "ten-day": 5, "monthly": 3},
         },
-        "twins": {"risk_months": 36, "min_changes": 24, "geks_window": 25},
         "markets": [MARKET.model_dump()],
         "baskets": {},
     }

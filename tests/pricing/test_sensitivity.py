@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import pytest
+from made_method import METHOD
 
 from pricing import figures
 from pricing.config import Methodology, Operation, Source
@@ -14,19 +15,6 @@ from pricing.index import Index, Link, fixed_basket
 from pricing.reference import determine
 from pricing.sensitivity import BOUNDED, EXCLUDED, NO_PRICE, TOO_LIGHT, Line, Sensitivity, Voices, of_index
 
-RULES = {
-    "max_spread": 0.15,
-    "max_weight": 0.5,
-    "carry_days": 3,
-    "interval": 80,
-    "interval_periods": 250,
-    "widest": 0.3,
-    "stale_days": {"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
-    "tier_weights": {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3},
-    "grades": {"A": 3, "B": 2, "C": 1},
-    "relaxed_days": {"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},
-    "month_share": 0.5,
-}
 # market: (unit, tax, tier, frequency) of each origin; "" is the market's own frequency
 WORLD = {
     "copper": [("USD/t", "none", "official", "")],
@@ -121,29 +109,7 @@ def world(seed: int, frequency: str, *, gaps: dict[str, list[int]] | None = None
         for c in fx
     ]
     operation = Operation(sources={"made": Source.model_validate({**facts, "series": listed})})
-    method = Methodology.model_validate(
-        {
-            "id": "2026-11",
-            "title": "t",
-            "status": "initial",
-            "proposed": "2026-11-02",
-            "effective": "2026-11-23",
-            "notice_days": 28,
-            "determination": RULES,
-            "fallback": {
-                "window": {"daily": 60, "ten-day": 18, "monthly": 12},
-                "limit": {"daily": 10, "ten-day": 3, "monthly": 2},
-            },
-            "basis": {
-                "review_month": 1,
-                "window_months": 12,
-                "min_common": {"daily": 20, "weekly": 8, "ten-day": 9, "monthly": 6},
-            },
-            "twins": {"risk_months": 36, "min_changes": 24, "geks_window": 25},
-            "markets": markets,
-            "baskets": {},
-        }
-    )
+    method = Methodology.model_validate({**METHOD, "markets": markets, "baskets": {}})
     observed = pd.DataFrame(rows, columns=["series", "period", "value", "status"])
     quoted, left_out = figures.all_quotes(method, figures.eligible(operation, "public"), observed)
     assert not left_out
