@@ -30,6 +30,11 @@ _comment = click.option("--comment", default="", help="In the actor's own words;
 _reason = click.option("--reason", required=True, metavar="CODE", help="One of 'lodemark review reasons'.")
 
 
+def _by_hand(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what every decision needs: a reason, who decides, and in which words."""
+    return _reason(_actor(_comment(_as_json(click.pass_context(command)))))
+
+
 def review_commands(workspace: Opener, table: Table) -> click.Group:
     """Return the group ``review``.
 
@@ -86,11 +91,7 @@ def review_commands(workspace: Opener, table: Table) -> click.Group:
     def deciding(kind: Literal["accept", "reject"], says: str) -> None:
         @group.command(kind, help=says)
         @click.argument("finding", type=int)
-        @_reason
-        @_actor
-        @_comment
-        @_as_json
-        @click.pass_context
+        @_by_hand
         def decide(ctx: click.Context, finding: int, reason: str, actor: str, comment: str, as_json: bool) -> None:
             from pricing import review
 
@@ -109,11 +110,7 @@ def review_commands(workspace: Opener, table: Table) -> click.Group:
     @click.option("--include", metavar="ORIGIN", help="Keep an origin that disagrees with the others.")
     @click.option("--suspend", is_flag=True, help="No price.")
     @click.option("--price", type=float, metavar="N", help="This price, in the market's unit; one period.")
-    @_reason
-    @_actor
-    @_comment
-    @_as_json
-    @click.pass_context
+    @_by_hand
     def override(
         ctx: click.Context,
         market: str,
@@ -164,11 +161,7 @@ def review_commands(workspace: Opener, table: Table) -> click.Group:
 
     @group.command("revoke")
     @click.argument("decision", type=int)
-    @_reason
-    @_actor
-    @_comment
-    @_as_json
-    @click.pass_context
+    @_by_hand
     def revoke(ctx: click.Context, decision: int, reason: str, actor: str, comment: str, as_json: bool) -> None:
         """End an override, a rejection or a proposal from now on; what was released under it stays."""
         from pricing import review
