@@ -31,7 +31,7 @@ Backend = Literal["loky", "dask", "serial"]
 Method = Callable[..., Any]  # (y, horizon, levels, *, kind, model) -> Forecast
 Document = dict[str, Any]
 
-BATCH = 32  # series to a task: some 0.1 s of work, against a few ms of sending and waiting
+FIRST, MOST = 4, 128  # series to a task, doubled from task to task: few series use every core, many cost few messages
 IDLE = 60.0  # seconds until a worker without work leaves: those of a run that was killed are gone soon after
 AHEAD = 4  # tasks sent or waiting, per worker: all of a run that is in memory
 
@@ -114,7 +114,8 @@ def forecast_many(
     with _journal(done) as journal, _pool(backend, workers, address) as (submit, count):
         tasks = _tasks(series, f"{code_version()} {_name(method)} {json.dumps(settings)}")
         waiting: deque[tuple[list[_Task], Any]] = deque()
-        while batch := list(itertools.islice(tasks, BATCH)):
+        sizes = itertools.chain((FIRST * 2**k for k in range((MOST // FIRST).bit_length() - 1)), itertools.repeat(MOST))
+        while batch := list(itertools.islice(tasks, next(sizes))):
             new = [task for task in batch if not journal.has(task)]
             waiting.append((batch, submit(_work, method, settings, pickle.dumps(new)) if new else None))
             if len(waiting) > AHEAD * count:

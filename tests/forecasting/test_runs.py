@@ -115,7 +115,7 @@ def test_only_some_series_are_in_memory_however_slowly_results_are_taken():
     for _ in range(100):
         next(results)
     results.close()
-    assert next(read) <= 100 + (runs.AHEAD + 1) * runs.BATCH
+    assert next(read) <= 100 + (runs.AHEAD + 1) * runs.MOST
 
 
 # ------------------------------------------------------------------------------------- journal
