@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -41,6 +42,8 @@ Audience = Literal["public", "internal"]
 Tier = Literal["transaction", "committed", "official", "assessment", "model"]
 System = Literal["CN8", "HTS10"]
 Leg = Literal["CN", "XCN", "WLD"]
+AlarmKind = Literal["spike", "level", "volatility", "trend", "stale", "divergence"]
+WatchedFrequency = Literal["daily", "ten-day", "monthly"]
 Right = Literal["store", "compute", "publish_value", "publish_derived", "forecast", "alert", "show_auditor"]
 
 _M = TypeVar("_M")
@@ -628,6 +631,38 @@ class Forecasting(Settings):
         return self
 
 
+class Severity(Settings):
+    """A level of severity: both sizes must be reached."""
+
+    percent: float = Field(ge=0, description="least change since the last value before the onset, per cent")
+    sigmas: float = Field(ge=0, description="least change in standard deviations of the usual one over as many periods")
+
+
+class Watching(Settings):
+    """Which movements raise an alarm, when they are over, how severe they are, and what makes several of them one."""
+
+    false_alarms: dict[AlarmKind, float] = Field(description="wanted of each kind, per series and year")
+    over: dict[WatchedFrequency, int] = Field(description="observations without an alarm that end a shock")
+    severity: tuple[Severity, ...] = Field(min_length=4, max_length=4, description="least sizes of severity 1 to 4")
+    along: float = Field(gt=0, le=1, description="share of a move from which another series has moved along")
+    persisted: int = Field(ge=1, description="observations after which a move that stands is no error of one day")
+    common_minerals: int = Field(ge=2, description="minerals whose shocks together are one event")
+    common_days: int = Field(ge=0, description="most days between the first alarms of two of them")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Watching:
+        if low := [kind for kind, wanted in self.false_alarms.items() if not 0 < wanted <= 12]:
+            raise ValueError(f"shocks.false_alarms: above 0 and at most 12 a year: {', '.join(low)}")
+        if absent := [kind for kind in get_args(AlarmKind) if kind not in self.false_alarms]:
+            raise ValueError(f"shocks.false_alarms: {', '.join(absent)} missing")
+        if absent := [f for f in get_args(WatchedFrequency) if self.over.get(f, 0) < 1]:
+            raise ValueError(f"shocks.over: missing, or below 1: {', '.join(absent)}")
+        for lower, higher in pairwise(self.severity):
+            if higher.percent < lower.percent or higher.sigmas < lower.sigmas:
+                raise ValueError("shocks.severity: each level is at least as large as the one before")
+        return self
+
+
 class Basis(Settings):
     """How the lasting difference of an origin from the market's anchor is estimated and held."""
 
@@ -828,6 +863,7 @@ class Methodology(Settings):
     trade: Trade | None = None
     imports: dict[Slug, ImportBasket] = {}
     forecasts: Forecasting | None = Field(default=None, description="absent: nothing is forecast")
+    shocks: Watching | None = Field(default=None, description="absent: nothing is watched")
     gap_days: int = Field(default=0, ge=0, le=7, description="most days between the two sides of a daily gap")
     rebates: tuple[Rebate, ...] = ()
     spreads: tuple[StagePair, ...] = ()

@@ -39,6 +39,7 @@ from pricing import (
     published,
     quality,
     releases,
+    shocks,
     sources,
 )
 from pricing.archive import Archive
@@ -60,6 +61,7 @@ from pricing.judgement import Judgement
 from pricing.quality import Finding
 from pricing.spreads import gaps, stage_spreads
 from pricing.store import Changes, Store, instant, iso, micros
+from pricing.watching import Judged, Watch, watch
 
 log = structlog.get_logger()
 
@@ -640,7 +642,9 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     before = ws.store.forecasts(audience)
     outlooks = _outlooks(ws, made, audience, before, at)
     facts = _facts_by_source(ws, observed, declared, at)
-    told = documents.build(edition, made, _kept(last, parts), facts, outlooks, before)
+    watched = _watch(ws, made, audience)
+    shocked = _shocks(ws, watched, made, last, before, edition)
+    told = documents.build(edition, made, _kept(last, parts), facts, outlooks, before, shocked)
     register = _series_register(ws, audience, eligible, bases)
     drafts = [documents.draft(edition, made, told.rows)]
     for change in ws.methods.pending(day):
@@ -656,6 +660,8 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     listed = done.manifest["files"]
     ws.store.set_parts(audience, {n: (p, listed[n]["sha256"]) for n, p in told.fingerprints.items()})
     ws.store.add_bases(audience, bases)  # those of closed origins stand in no register
+    ws.store.keep_watch(audience, watched.watches, watched.judged)
+    _note_doubts(ws, shocked.doubts, at)
     _adopt(ws, audience, done)
     log.info("released", audience=audience, number=done.number, vintage=iso(at), files=len(files))
     return done
@@ -742,12 +748,10 @@ def _observed(
 
 def _forecasts_of(made: releases.Release) -> Iterator[Tested]:
     """Forecasts that stand in a release, as they are kept to be scored later."""
-    for file in sorted(name for name in made.manifest["files"] if name.startswith("forecasts/")):
-        if file.endswith(".json"):
-            document = orjson.loads((made.folder / file).read_bytes())
-            for frequency, part in document["frequencies"].items():
-                if part["current"]:
-                    yield file.removeprefix("forecasts/").removesuffix(".json"), frequency, part["current"]
+    for document in _documents_of(made, "forecasts/"):
+        for frequency, part in document["frequencies"].items():
+            if part["current"]:
+                yield document["meta"]["id"].removeprefix("forecasts/"), frequency, part["current"]
 
 
 def _figures(
@@ -825,6 +829,78 @@ def _outlooks(
     if failed:
         ws.store.add_findings(at, "lodemark", [Finding("forecast", "warning", message) for message in failed])
     return out
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What the detector looked at for a release, where it stands now, and what it judged anew."""
+
+    subjects: list[shocks.Subject]
+    watches: dict[tuple[str, str], Watch]
+    judged: dict[tuple[str, str], dict[str, Judged | None]]
+
+
+def _watch(ws: Workspace, made: figures.Figures, audience: Audience) -> _Watched:
+    """Judge every observation that is new or was revised."""
+    rules = ws.methodology.shocks
+    out = _Watched([], {}, {})
+    if rules is None:
+        return out
+    before = ws.store.watches(audience)
+    for subject in shocks.subjects(made, ws.methodology):
+
+        def known(after: str, subject: shocks.Subject = subject) -> dict[str, dict[str, Judged]]:
+            found = {name: ws.store.judged(audience, name, subject.frequency, after) for name in subject.names}
+            return {name: rows for name, rows in found.items() if rows}
+
+        now, judged = watch(subject.rows, subject.detector(rules.false_alarms), before.get(subject.key), known)
+        out.subjects.append(subject)
+        if now != before.get(subject.key):
+            out.watches[subject.key] = now
+        out.judged.update({(name, subject.frequency): rows for name, rows in judged.items()})
+    return out
+
+
+def _shocks(
+    ws: Workspace,
+    watched: _Watched,
+    made: figures.Figures,
+    last: releases.Release | None,
+    forecast_before: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+    edition: documents.Edition,
+) -> shocks.Told:
+    """Put alarms, earlier ones and those of this release, together into shocks."""
+    rules = ws.methodology.shocks
+    if rules is None:
+        return shocks.Told()
+    flagged = ws.store.flagged(edition.audience)
+    for key, rows in watched.judged.items():
+        of_series = {p: one for p, one in flagged.get(key, {}).items() if p not in rows}
+        flagged[key] = of_series | {p: one for p, one in rows.items() if one is not None and one.verdict is not None}
+    before = [one for document in _documents_of(last, "shocks/") for one in document["shocks"]]
+    return shocks.tell(
+        watched.subjects, flagged, before, made, rules, forecast_before, edition.number, edition.vintage
+    )
+
+
+def _documents_of(made: releases.Release | None, folder: str) -> Iterator[dict[str, Any]]:
+    """Documents of a release below a folder."""
+    for file in sorted(made.manifest["files"]) if made else ():
+        if file.startswith(folder) and file.endswith(".json"):
+            yield orjson.loads((made.folder / file).read_bytes())
+
+
+def _note_doubts(ws: Workspace, doubts: Sequence[Mapping[str, Any]], at: dt.datetime) -> None:
+    """Make a finding, once, of each contributor's figure that looks wrong or stands apart."""
+    told = {(f["check"], f["series"], f["period"]) for f in ws.store.findings()} if doubts else set()
+    owner = ws.operation.source_of()
+    for one in doubts:
+        if (one["check"], one["series"], one["period"]) in told:
+            continue
+        message = f"{one['series']} {one['period']}: {shocks.in_words(one)}"
+        evidence = {k: one[k] for k in ("value", "unit", "score", "expected", "undone") if one[k] is not None}
+        found = Finding(one["check"], "warning", message, one["series"], one["period"], evidence)
+        ws.store.add_findings(at, owner[one["series"]], [found])
 
 
 def backtest(ws: Workspace, audience: Audience, names: Sequence[str] = (), track: Track = untracked) -> list[Tested]:

@@ -25,6 +25,7 @@ from sqlite_utils import Migrations
 
 from pricing.errors import StoreError
 from pricing.quality import Finding
+from pricing.watching import Judged, Watch
 
 Kind = Literal["live", "replayed", "simulated"]
 
@@ -83,6 +84,21 @@ def m004_forecasts(db: sqlite_utils.Database) -> None:
         " vintage INTEGER NOT NULL, document TEXT NOT NULL,"
         " PRIMARY KEY (audience, name, frequency, vintage)) STRICT, WITHOUT ROWID"
     )
+
+
+@migrations()
+def m005_shocks(db: sqlite_utils.Database) -> None:
+    """Where the detector stands with each series it watches, and how it judged each observation."""
+    db.execute(
+        "CREATE TABLE watch (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL, content TEXT NOT NULL,"
+        " count INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (audience, name, frequency)) STRICT, WITHOUT ROWID"
+    )
+    db.execute(
+        "CREATE TABLE judged (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,"
+        " period TEXT NOT NULL, value REAL NOT NULL, verdict TEXT,"
+        " PRIMARY KEY (audience, name, frequency, period)) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX judged_flagged ON judged (audience, name, frequency, period) WHERE verdict IS NOT NULL")
 
 
 _CUSTOMS = """
@@ -621,6 +637,63 @@ class Store:
                 " WHERE (audience, name, frequency, origin) = (?1, ?2, ?3, ?4) AND document = ?6)",
                 ((audience, n, f, d["origin"], release, orjson.dumps(d).decode()) for n, f, d in rows),
             )
+
+    # ---------------------------------------------------------------- shocks
+
+    def watches(self, audience: str) -> dict[tuple[str, str], Watch]:
+        """Return where the detector stands with each series, by (name, frequency)."""
+        rows = self._conn.execute(
+            "SELECT name, frequency, content, count, state FROM watch WHERE audience = ?", (audience,)
+        )
+        return {(name, frequency): Watch(content, n, orjson.loads(state)) for name, frequency, content, n, state in rows}
+
+    def judged(self, audience: str, name: str, frequency: str, after: str = "") -> dict[str, Judged]:
+        """Return how the observations of a series after a period were judged."""
+        rows = self._conn.execute(
+            "SELECT period, value, verdict FROM judged WHERE audience = ? AND name = ? AND frequency = ? AND period > ?",
+            (audience, name, frequency, after),
+        )
+        return {period: Judged(value, orjson.loads(verdict) if verdict else None) for period, value, verdict in rows}
+
+    def flagged(self, audience: str) -> dict[tuple[str, str], dict[str, Judged]]:
+        """Return every observation that raised an alarm, by (name, frequency) and period."""
+        rows = self._conn.execute(
+            "SELECT name, frequency, period, value, verdict FROM judged"
+            " WHERE audience = ? AND verdict IS NOT NULL ORDER BY name, frequency, period",
+            (audience,),
+        )
+        out: dict[tuple[str, str], dict[str, Judged]] = {}
+        for name, frequency, period, value, verdict in rows:
+            out.setdefault((name, frequency), {})[period] = Judged(value, orjson.loads(verdict))
+        return out
+
+    def keep_watch(
+        self,
+        audience: str,
+        watches: Mapping[tuple[str, str], Watch],
+        judged: Mapping[tuple[str, str], Mapping[str, Judged | None]],
+    ) -> None:
+        """Store where the detector stands, and what it judged anew; None forgets an observation that is no more."""
+        with self.writing():
+            self._conn.executemany(
+                "INSERT OR REPLACE INTO watch VALUES (?, ?, ?, ?, ?, ?)",
+                ((audience, *key, w.content, w.count, orjson.dumps(w.state).decode()) for key, w in watches.items()),
+            )
+            every = [(key, period, one) for key, rows in judged.items() for period, one in rows.items()]
+            self._conn.executemany(
+                "DELETE FROM judged WHERE audience = ? AND name = ? AND frequency = ? AND period = ?",
+                ((audience, *key, period) for key, period, one in every if one is None),
+            )
+            self._conn.executemany(
+                "INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (audience, *key, period, one.value, orjson.dumps(one.verdict).decode() if one.verdict else None)
+                    for key, period, one in every
+                    if one is not None
+                ),
+            )
+
+    # ------------------------------------------------------------- backtests
 
     def backtests(self, audience: str, as_of: dt.datetime | None = None) -> dict[tuple[str, str], dict[str, Any]]:
         """Return the last backtest of each (name, frequency) known at ``as_of``."""
