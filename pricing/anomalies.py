@@ -378,7 +378,13 @@ class Stream:
         )
 
     def _certain(
-        self, day: int, value: float, check: str, evidence: dict[str, float], undone: float | None = None, onset: int = 0
+        self,
+        day: int,
+        value: float,
+        check: str,
+        evidence: dict[str, float],
+        undone: float | None = None,
+        onset: int = 0,
     ) -> Verdict:
         expected = math.exp(self.reference)
         change = math.log(value) - self.reference if value > 0 else math.nan
@@ -448,9 +454,7 @@ def _named(factor: float) -> str:
     return "decimal" if math.log10(factor).is_integer() and abs(math.log10(factor)) != 3 else "unit-slip"
 
 
-def judge(
-    days: Iterable[int], values: Iterable[float], frequency: str, alarms: Alarms | None = None
-) -> list[Verdict]:
+def judge(days: Iterable[int], values: Iterable[float], frequency: str, alarms: Alarms | None = None) -> list[Verdict]:
     """Judge a whole history: the same kernel, one observation after the other."""
     stream = Stream(frequency, alarms)
     return [stream.update(day, value) for day, value in zip(days, values, strict=True)]

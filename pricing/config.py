@@ -42,7 +42,7 @@ Audience = Literal["public", "internal"]
 Tier = Literal["transaction", "committed", "official", "assessment", "model"]
 System = Literal["CN8", "HTS10"]
 Leg = Literal["CN", "XCN", "WLD"]
-AlarmKind = Literal["spike", "level", "volatility", "trend", "stale", "divergence"]
+AlarmKind = Literal["spike", "volatility", "trend", "stale", "replay", "divergence"]
 WatchedFrequency = Literal["daily", "ten-day", "monthly"]
 Right = Literal["store", "compute", "publish_value", "publish_derived", "forecast", "alert", "show_auditor"]
 

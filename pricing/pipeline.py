@@ -878,9 +878,7 @@ def _shocks(
         of_series = {p: one for p, one in flagged.get(key, {}).items() if p not in rows}
         flagged[key] = of_series | {p: one for p, one in rows.items() if one is not None and one.verdict is not None}
     before = [one for document in _documents_of(last, "shocks/") for one in document["shocks"]]
-    return shocks.tell(
-        watched.subjects, flagged, before, made, rules, forecast_before, edition.number, edition.vintage
-    )
+    return shocks.tell(watched.subjects, flagged, before, made, rules, forecast_before, edition.number, edition.vintage)
 
 
 def _documents_of(made: releases.Release | None, folder: str) -> Iterator[dict[str, Any]]:

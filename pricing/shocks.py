@@ -28,8 +28,7 @@ Kind = Literal["price", "premium", "index", "contributors"]
 Document = dict[str, Any]
 PREMIUM = "premium/"  # before the product, in the name of the series of China's price over the one outside
 PANEL = "contributors/"
-LETTER = {"daily": "D", "ten-day": "M", "monthly": "M"}  # the detector's habits; ten-day averages move like months
-OBSERVATIONS = {"daily": 252, "ten-day": 36, "monthly": 12}  # of a year
+STILL = ("stale", "replay", "duplicate")  # checks that no movement raises: a doubt, never a shock
 HINDSIGHT = {"daily": 10, "ten-day": 31, "monthly": 62}  # days after which a shock that is told is no news
 MEASURED: dict[str, Any] = {}
 USUAL = 60  # latest changes that say how large a usual one is
@@ -81,10 +80,12 @@ class Subject:
 
     def detector(self, alarms: Mapping[str, float]) -> Callable[[dict[str, Any] | None], Detector]:
         """How a detector of this series is made, from a state where there is one."""
-        letter, wanted = LETTER[self.frequency], Alarms(**alarms)
+        wanted = Alarms(**alarms)
         if self.kind == "contributors":
-            return lambda state: Panel(letter, wanted) if state is None else Panel.from_state(state)
-        return lambda state: _Single(self.name, Stream(letter, wanted) if state is None else Stream.from_state(state))
+            return lambda state: Panel(self.frequency, wanted) if state is None else Panel.from_state(state)
+        return lambda state: _Single(
+            self.name, Stream(self.frequency, wanted) if state is None else Stream.from_state(state)
+        )
 
 
 @dataclass
@@ -252,7 +253,8 @@ def tell(
     for subject in watched:
         if subject.kind == "contributors":
             continue
-        seen = [p for p in subject.periods if p in flagged.get(subject.key, {})]
+        own = flagged.get(subject.key, {})
+        seen = [p for p in subject.periods if p in own and (own[p].verdict or {})["check"] not in STILL]
         known = [one for one in old.pop(subject.key, []) if one["state"] != "withdrawn" or _same(one, subject)]
         used: set[str] = set()
         for run in _episodes(subject, seen, rules.over[subject.frequency]):
@@ -542,9 +544,7 @@ def _days(first: str, second: str) -> int:
     return (dt.date.fromisoformat(second) - dt.date.fromisoformat(first)).days
 
 
-def _doubts(
-    watched: Sequence[Subject], flagged: Mapping[tuple[str, str], Mapping[str, Judged]]
-) -> Iterator[Document]:
+def _doubts(watched: Sequence[Subject], flagged: Mapping[tuple[str, str], Mapping[str, Judged]]) -> Iterator[Document]:
     """Alarms of single contributors."""
     for subject in watched:
         if subject.kind != "contributors":

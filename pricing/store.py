@@ -645,7 +645,9 @@ class Store:
         rows = self._conn.execute(
             "SELECT name, frequency, content, count, state FROM watch WHERE audience = ?", (audience,)
         )
-        return {(name, frequency): Watch(content, n, orjson.loads(state)) for name, frequency, content, n, state in rows}
+        return {
+            (name, frequency): Watch(content, n, orjson.loads(state)) for name, frequency, content, n, state in rows
+        }
 
     def judged(self, audience: str, name: str, frequency: str, after: str = "") -> dict[str, Judged]:
         """Return how the observations of a series after a period were judged."""

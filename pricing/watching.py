@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pricing.anomalies import Verdict
@@ -104,18 +105,21 @@ def watch(
 
 
 def _judged(value: float, verdict: Verdict, old: Judged | None) -> Judged:
-    flagged = verdict.flagged or (old is not None and old.verdict is not None and verdict.score >= KEPT)
-    return Judged(value, plain(verdict) if flagged else None)
+    if verdict.flagged:
+        return Judged(value, plain(verdict))
+    if old is not None and old.verdict is not None and verdict.score >= KEPT:
+        return Judged(value, plain(verdict) | {name: old.verdict[name] for name in ("check", "kind", "onset")})
+    return Judged(value)
 
 
 def plain(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain data, without its value; numbers to six digits."""
-    return {k: _six(v) for k, v in asdict(verdict).items() if k not in ("value", "period", "flagged")}
+    return {k: _six(v) for k, v in verdict._asdict().items() if k not in ("value", "day", "flagged", "scores")}
 
 
 def _six(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.6g}") if abs(value) < float("inf") else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {k: _six(v) for k, v in value.items()}
     return value
