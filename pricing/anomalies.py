@@ -36,6 +36,7 @@ CURVES = {
     "volatility-20": (4.41, 6.36),
     "trend-15": (0.08, 6.69),
     "trend-36": (0.14, 6.95),
+    "divergence": (0.3, 5.7),
 }
 VOLATILITY_WINDOWS = (8, 20)  # observations
 TREND_WINDOWS = (15, 36)
@@ -68,7 +69,7 @@ class Alarms:
     trend: float = 0.1
     stale: float = 0.05
     replay: float = 0.02
-    divergence: float = 0.1
+    divergence: float = 0.2
 
     def __post_init__(self) -> None:
         """Refuse budgets that are no rates."""
@@ -165,6 +166,7 @@ class Stream:
         self.values: list[float] = []
         self.lag = self.replayed = 0
         self.replay = Habit((1.0, 20.0, 1.0, 10.0))
+        self.before: list[float] = []  # reference, scales and moves before the last observation
         self.pending = math.nan  # log of the newest value on a suspected level
         self.pending_check, self.pending_factor = "", 0.0
         self.pending_count = self.pending_returns = self.pending_since = 0
@@ -172,13 +174,11 @@ class Stream:
 
     def _set_budgets(self) -> None:
         """Log of the false alarms wanted per observation; windows of one channel share its budget."""
-        if self.frequency not in PERIODS_A_YEAR:
-            raise ValueError(f"no frequency {self.frequency!r}: use one of {', '.join(PERIODS_A_YEAR)}")
-        a, year = self.alarms, PERIODS_A_YEAR[self.frequency]
+        a = self.alarms
         shares = {"spike": a.spike, "stale": a.stale, "replay": a.replay}
         shares |= {f"volatility-{w}": a.volatility / len(VOLATILITY_WINDOWS) for w in VOLATILITY_WINDOWS}
         shares |= {f"trend-{w}": a.trend / len(TREND_WINDOWS) for w in TREND_WINDOWS}
-        self._budget = {name: math.log(min(share / year, 0.5)) for name, share in shares.items()}
+        self._budget = {name: log_budget(share, self.frequency) for name, share in shares.items()}
 
     # ------------------------------------------------------------------ one observation
 
@@ -192,6 +192,7 @@ class Stream:
         value : float
             As published. NaN and infinities are missing: no verdict, nothing remembered.
         """
+        self.before = []
         if not math.isfinite(value):
             return self._verdict(day, value, {}, "")
         if day <= self.day:
@@ -261,7 +262,7 @@ class Stream:
         on_pending = self.pending_count and abs(level - self.pending) < min(SUSPECT * sigma, abs(change))
         size = abs(change)
         if not on_pending:
-            factor = _looks_like(change)
+            factor = looks_like(change)
             if size <= SUSPECT * sigma or not factor and size <= math.log(slips.LEAST):
                 self.pending_returns += self.pending_count > 0
                 return None
@@ -316,11 +317,12 @@ class Stream:
 
     def _score(self, curve: str, statistic: float) -> float:
         """Log of how rare the statistic is, over the log of how rare the budget asks for."""
-        a, b = CURVES[curve]
-        return max(0.0, -(a + b * math.log(statistic)) / self._budget[curve]) if statistic > 0 else 0.0
+        return max(0.0, log_rate(curve, statistic) / self._budget[curve])
 
     def _remember(self, day: int, level: float, change: float) -> None:
         """Let a good observation into the past. Assessed prices often stand still: only moves have a scale."""
+        if self.moves > ENOUGH_MOVES:
+            self.before = [self.reference, self.fast, self.slow, float(self.moves)]
         self.reference = level
         square = change * change
         if square == 0:
@@ -338,6 +340,17 @@ class Stream:
         self.fast += FAST * (min(square, WINSOR_FAST**2 * largest) - self.fast)
         cut = WINSOR_SLOW**2 * max(self.slow, self.fast / 4)
         self.slow += (min(square, cut) - self.slow) / min(self.moves, LONG)
+
+    def reject(self) -> None:
+        """Take the last observation out of the past again: others showed that it was an error."""
+        if self.before:
+            self.reference, self.fast, self.slow, moves = self.before
+            self.moves = int(moves)
+            for ring in (self.sizes, self.scales, self.signed, self.days):
+                ring.pop()
+        else:
+            self.pending_count = 0
+        self.before = []
 
     # ------------------------------------------------------------------ verdicts
 
@@ -433,7 +446,26 @@ class Stream:
         return stream
 
 
-def _looks_like(change: float) -> float:
+def log_rate(curve: str, statistic: float) -> float:
+    """Log of how many alarms per observation a clean series would raise at this level of a statistic."""
+    a, b = CURVES[curve]
+    return -(a + b * math.log(statistic)) if statistic > 0 else 0.0
+
+
+def log_budget(alarms_a_year: float, frequency: str) -> float:
+    """Log of the false alarms wanted per observation.
+
+    Raises
+    ------
+    ValueError
+        The frequency has no number of periods a year.
+    """
+    if frequency not in PERIODS_A_YEAR:
+        raise ValueError(f"no frequency {frequency!r}: use one of {', '.join(PERIODS_A_YEAR)}")
+    return math.log(min(alarms_a_year / PERIODS_A_YEAR[frequency], 0.5))
+
+
+def looks_like(change: float) -> float:
     """Factor of the slip that a log return looks like, 0 for none.
 
     Below eightfold a market may have moved so itself, and the slip must be met more closely.
