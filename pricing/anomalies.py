@@ -48,8 +48,9 @@ WINSOR_FAST, WINSOR_SLOW, WINSOR_WINDOW, WINSOR_TREND = 4.0, 3.0, 4.0, 2.0  # si
 FLOOR = 1e-6  # least sigma: prices are quoted to six digits at best
 ENOUGH_MOVES = 12
 REMEMBERED = 64  # values within which a replayed block is looked for
+FORGOTTEN = 60  # observations after which a suspected level that did not come back is forgotten
 SUSPECT = 6.0  # sigmas below which nothing is called a slip
-CONFIRMED = {"daily": 20, "weekly": 20, "ten-day": 20, "monthly": 20, "annual": 6}  # periods after which a level is one
+CONFIRMED = {"daily": 20, "weekly": 12, "ten-day": 10, "monthly": 6, "annual": 3}  # periods after which a level is one
 _SLIPS = sorted(
     (sign * math.log(factor), factor**sign)
     for factor in (*(f for f in slips.SLIPS if f > 2), 1e4, 1e5, 1e6)
@@ -257,14 +258,14 @@ class Stream:
 
         A level that lasts is the series' own in the end: a publisher may change its unit for good.
         """
-        if self.pending_count and day - self.pending_since > 400:
-            self.pending_count = self.pending_returns = 0
         on_pending = self.pending_count and abs(level - self.pending) < min(SUSPECT * sigma, abs(change))
         size = abs(change)
         if not on_pending:
             factor = looks_like(change)
             if size <= SUSPECT * sigma or not factor and size <= math.log(slips.LEAST):
-                self.pending_returns += self.pending_count > 0
+                self.pending_returns += 1
+                if self.pending_returns > FORGOTTEN:
+                    self.pending_count = 0
                 return None
             if not self.pending_count:
                 self.pending_since = day
@@ -279,7 +280,7 @@ class Stream:
             self.reference = level
             return self._verdict(day, math.exp(level), {}, "")
         factor = self.pending_factor
-        check = _named(factor)
+        check = named(factor)
         undone = math.exp(level) / factor if factor else None
         found = {"ratio": math.exp(min(change, 700.0)), "factor": factor, "sigmas": change / sigma}
         return self._certain(day, math.exp(level), check, found, undone, self.pending_since)
@@ -303,6 +304,8 @@ class Stream:
         self.days.append(day)
         if len(self.days) > TREND_WINDOWS[-1]:
             del self.days[0]
+        if not change:  # a price that stands still is no shock, whatever the days before were
+            return {}
         scores = {"spike": self._score("spike", size / sigma)}
         for window in VOLATILITY_WINDOWS:
             if len(self.sizes) >= window:  # against the sigma of before the window: a burst must not judge itself
@@ -474,7 +477,7 @@ def looks_like(change: float) -> float:
     return factor if distance <= (0.1 if abs(change) < math.log(slips.LEAST) else 0.3) else 0.0
 
 
-def _named(factor: float) -> str:
+def named(factor: float) -> str:
     if not factor:
         return "swap"
     return "decimal" if math.log10(factor).is_integer() and abs(math.log10(factor)) != 3 else "unit-slip"

@@ -13,7 +13,7 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-from pricing import anomalies, slips
+from pricing import anomalies
 from pricing.anomalies import CERTAIN, Alarms, Stream, Verdict
 
 FEWEST = 3  # sources: of two that differ nobody can say which one is wrong
@@ -23,7 +23,6 @@ WINSOR = 3.0  # sigmas at which a deviation is cut before it is remembered
 ENOUGH = 20  # deviations before a source is judged
 FLOOR = 2e-4  # least sigma of a deviation: sources round differently
 SETTLED = 60  # periods after which a premium that stays is the source's own
-SHORT_TON = math.log(1.1023113)
 EXCHANGED = 6.0  # sigmas within which two series must meet each other's price
 
 
@@ -93,19 +92,19 @@ class Panel:
     def _named(verdict: Verdict, score: float, past: Mapping[str, float]) -> Verdict:
         """Say of the culprit that it diverges, or which slip of the unit the others' price shows."""
         verdict = verdict._replace(scores=verdict.scores | {"divergence": score})
-        slip = _slip(past["last"], math.sqrt(past["variance"]))
-        if slip and max(score, verdict.score) > 1:
-            undone, ratio = verdict.value / slip, math.exp(past["last"])
-            found = {"factor": slip, "ratio": ratio}
-            return verdict._replace(
-                score=CERTAIN, flagged=True, kind="data", check="unit-slip", undone=undone, evidence=found, p_value=None
-            )
-        if score <= verdict.score or score <= 1:
-            return verdict._replace(score=max(score, verdict.score))
+        if score <= 1:
+            return verdict
+        if verdict.change == 0:
+            name = {"kind": "data", "check": "stale"}
+        elif abs(verdict.sigmas) > anomalies.SUSPECT and (factor := anomalies.looks_like(past["last"])):
+            name = {"kind": "data", "check": anomalies.named(factor), "undone": verdict.value / factor}
+        elif score < verdict.score:
+            return verdict
+        else:
+            name = {"kind": "divergence", "check": "divergence"}
         evidence = {"deviation": past["last"], "premium": past["baseline"]}
-        return verdict._replace(
-            score=score, flagged=True, kind="divergence", check="divergence", evidence=evidence, p_value=None
-        )
+        score = max(score, verdict.score)
+        return verdict._replace(score=score, flagged=True, evidence=evidence, p_value=None, **name)
 
     def state(self) -> dict[str, Any]:
         """All that the panel remembers, as plain JSON values."""
@@ -124,16 +123,6 @@ class Panel:
         panel.levels = dict(state["levels"])
         panel.sources = {source: dict(past) for source, past in state["sources"].items()}
         return panel
-
-
-def _slip(deviation: float, sigma: float) -> float:
-    """Factor of the slip that a deviation from the others is, 0 for none: theirs leave little room for another cause."""
-    room = 4 * max(sigma, FLOOR)
-    factor = anomalies.looks_like(deviation)
-    if factor and abs(deviation - math.log(factor)) < room:
-        return factor
-    near = abs(abs(deviation) - SHORT_TON) < room and room < SHORT_TON / 4
-    return math.exp(math.copysign(SHORT_TON, deviation)) if near else 0.0
 
 
 def exchanged(verdicts: Mapping[str, Verdict], streams: Mapping[str, Stream]) -> dict[str, Verdict]:
