@@ -68,7 +68,7 @@ class Alarms:
     spike: float = 0.55
     volatility: float = 0.25
     trend: float = 0.1
-    stale: float = 0.05
+    stale: float = 0.1
     replay: float = 0.02
     divergence: float = 0.2
 
@@ -163,7 +163,7 @@ class Stream:
         self.signed: list[float] = []  # log return in fast sigmas, winsorised
         self.days: list[int] = []
         self.repeats, self.repeated_since = 0, 0
-        self.stale = Habit((1.0, 40.0, 2.0, 10.0))
+        self.stale = Habit((1.0, 40.0, 1.0, 10.0))
         self.values: list[float] = []
         self.lag = self.replayed = 0
         self.replay = Habit((1.0, 20.0, 1.0, 10.0))
