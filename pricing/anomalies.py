@@ -36,6 +36,7 @@ CURVES = {
     "volatility-20": (4.41, 6.36),
     "trend-15": (0.08, 6.69),
     "trend-36": (0.14, 6.95),
+    "divergence": (0.3, 5.7),
 }
 VOLATILITY_WINDOWS = (8, 20)  # observations
 TREND_WINDOWS = (15, 36)
@@ -47,8 +48,9 @@ WINSOR_FAST, WINSOR_SLOW, WINSOR_WINDOW, WINSOR_TREND = 4.0, 3.0, 4.0, 2.0  # si
 FLOOR = 1e-6  # least sigma: prices are quoted to six digits at best
 ENOUGH_MOVES = 12
 REMEMBERED = 64  # values within which a replayed block is looked for
+FORGOTTEN = 60  # observations after which a suspected level that did not come back is forgotten
 SUSPECT = 6.0  # sigmas below which nothing is called a slip
-CONFIRMED = {"daily": 20, "weekly": 20, "ten-day": 20, "monthly": 20, "annual": 6}  # periods after which a level is one
+CONFIRMED = {"daily": 20, "weekly": 12, "ten-day": 10, "monthly": 6, "annual": 3}  # periods after which a level is one
 _SLIPS = sorted(
     (sign * math.log(factor), factor**sign)
     for factor in (*(f for f in slips.SLIPS if f > 2), 1e4, 1e5, 1e6)
@@ -66,9 +68,9 @@ class Alarms:
     spike: float = 0.55
     volatility: float = 0.25
     trend: float = 0.1
-    stale: float = 0.05
+    stale: float = 0.1
     replay: float = 0.02
-    divergence: float = 0.1
+    divergence: float = 0.2
 
     def __post_init__(self) -> None:
         """Refuse budgets that are no rates."""
@@ -161,10 +163,11 @@ class Stream:
         self.signed: list[float] = []  # log return in fast sigmas, winsorised
         self.days: list[int] = []
         self.repeats, self.repeated_since = 0, 0
-        self.stale = Habit((1.0, 40.0, 2.0, 10.0))
+        self.stale = Habit((1.0, 40.0, 1.0, 10.0))
         self.values: list[float] = []
         self.lag = self.replayed = 0
         self.replay = Habit((1.0, 20.0, 1.0, 10.0))
+        self.before: list[float] = []  # reference, scales and moves before the last observation
         self.pending = math.nan  # log of the newest value on a suspected level
         self.pending_check, self.pending_factor = "", 0.0
         self.pending_count = self.pending_returns = self.pending_since = 0
@@ -172,13 +175,11 @@ class Stream:
 
     def _set_budgets(self) -> None:
         """Log of the false alarms wanted per observation; windows of one channel share its budget."""
-        if self.frequency not in PERIODS_A_YEAR:
-            raise ValueError(f"no frequency {self.frequency!r}: use one of {', '.join(PERIODS_A_YEAR)}")
-        a, year = self.alarms, PERIODS_A_YEAR[self.frequency]
+        a = self.alarms
         shares = {"spike": a.spike, "stale": a.stale, "replay": a.replay}
         shares |= {f"volatility-{w}": a.volatility / len(VOLATILITY_WINDOWS) for w in VOLATILITY_WINDOWS}
         shares |= {f"trend-{w}": a.trend / len(TREND_WINDOWS) for w in TREND_WINDOWS}
-        self._budget = {name: math.log(min(share / year, 0.5)) for name, share in shares.items()}
+        self._budget = {name: log_budget(share, self.frequency) for name, share in shares.items()}
 
     # ------------------------------------------------------------------ one observation
 
@@ -192,6 +193,7 @@ class Stream:
         value : float
             As published. NaN and infinities are missing: no verdict, nothing remembered.
         """
+        self.before = []
         if not math.isfinite(value):
             return self._verdict(day, value, {}, "")
         if day <= self.day:
@@ -256,14 +258,14 @@ class Stream:
 
         A level that lasts is the series' own in the end: a publisher may change its unit for good.
         """
-        if self.pending_count and day - self.pending_since > 400:
-            self.pending_count = self.pending_returns = 0
         on_pending = self.pending_count and abs(level - self.pending) < min(SUSPECT * sigma, abs(change))
         size = abs(change)
         if not on_pending:
-            factor = _looks_like(change)
+            factor = looks_like(change)
             if size <= SUSPECT * sigma or not factor and size <= math.log(slips.LEAST):
-                self.pending_returns += self.pending_count > 0
+                self.pending_returns += 1
+                if self.pending_returns > FORGOTTEN:
+                    self.pending_count = 0
                 return None
             if not self.pending_count:
                 self.pending_since = day
@@ -278,7 +280,7 @@ class Stream:
             self.reference = level
             return self._verdict(day, math.exp(level), {}, "")
         factor = self.pending_factor
-        check = _named(factor)
+        check = named(factor)
         undone = math.exp(level) / factor if factor else None
         found = {"ratio": math.exp(min(change, 700.0)), "factor": factor, "sigmas": change / sigma}
         return self._certain(day, math.exp(level), check, found, undone, self.pending_since)
@@ -302,6 +304,8 @@ class Stream:
         self.days.append(day)
         if len(self.days) > TREND_WINDOWS[-1]:
             del self.days[0]
+        if not change:  # a price that stands still is no shock, whatever the days before were
+            return {}
         scores = {"spike": self._score("spike", size / sigma)}
         for window in VOLATILITY_WINDOWS:
             if len(self.sizes) >= window:  # against the sigma of before the window: a burst must not judge itself
@@ -316,11 +320,12 @@ class Stream:
 
     def _score(self, curve: str, statistic: float) -> float:
         """Log of how rare the statistic is, over the log of how rare the budget asks for."""
-        a, b = CURVES[curve]
-        return max(0.0, -(a + b * math.log(statistic)) / self._budget[curve]) if statistic > 0 else 0.0
+        return max(0.0, log_rate(curve, statistic) / self._budget[curve])
 
     def _remember(self, day: int, level: float, change: float) -> None:
         """Let a good observation into the past. Assessed prices often stand still: only moves have a scale."""
+        if self.moves > ENOUGH_MOVES:
+            self.before = [self.reference, self.fast, self.slow, float(self.moves)]
         self.reference = level
         square = change * change
         if square == 0:
@@ -338,6 +343,17 @@ class Stream:
         self.fast += FAST * (min(square, WINSOR_FAST**2 * largest) - self.fast)
         cut = WINSOR_SLOW**2 * max(self.slow, self.fast / 4)
         self.slow += (min(square, cut) - self.slow) / min(self.moves, LONG)
+
+    def reject(self) -> None:
+        """Take the last observation out of the past again: others showed that it was an error."""
+        if self.before:
+            self.reference, self.fast, self.slow, moves = self.before
+            self.moves = int(moves)
+            for ring in (self.sizes, self.scales, self.signed, self.days):
+                ring.pop()
+        else:
+            self.pending_count = 0
+        self.before = []
 
     # ------------------------------------------------------------------ verdicts
 
@@ -439,7 +455,26 @@ class Stream:
         return stream
 
 
-def _looks_like(change: float) -> float:
+def log_rate(curve: str, statistic: float) -> float:
+    """Log of how many alarms per observation a clean series would raise at this level of a statistic."""
+    a, b = CURVES[curve]
+    return -(a + b * math.log(statistic)) if statistic > 0 else 0.0
+
+
+def log_budget(alarms_a_year: float, frequency: str) -> float:
+    """Log of the false alarms wanted per observation.
+
+    Raises
+    ------
+    ValueError
+        The frequency has no number of periods a year.
+    """
+    if frequency not in PERIODS_A_YEAR:
+        raise ValueError(f"no frequency {frequency!r}: use one of {', '.join(PERIODS_A_YEAR)}")
+    return math.log(min(alarms_a_year / PERIODS_A_YEAR[frequency], 0.5))
+
+
+def looks_like(change: float) -> float:
     """Factor of the slip that a log return looks like, 0 for none.
 
     Below eightfold a market may have moved so itself, and the slip must be met more closely.
@@ -448,7 +483,7 @@ def _looks_like(change: float) -> float:
     return factor if distance <= (0.1 if abs(change) < math.log(slips.LEAST) else 0.3) else 0.0
 
 
-def _named(factor: float) -> str:
+def named(factor: float) -> str:
     if not factor:
         return "swap"
     return "decimal" if math.log10(factor).is_integer() and abs(math.log10(factor)) != 3 else "unit-slip"
