@@ -24,6 +24,7 @@ import click
 
 from pricing import __version__
 from pricing.commands.backtest import backtest_command
+from pricing.commands.detect import detect_command
 from pricing.commands.review import review_commands
 from pricing.errors import ConfigError, PricingError
 
@@ -621,6 +622,7 @@ def report_quality(
 # --------------------------------------------------------------------------------------- review
 
 main.add_command(review_commands(_workspace, _table))
+main.add_command(detect_command(_workspace, _table))
 main.add_command(backtest_command(_workspace, _table, lambda: _track))
 
 

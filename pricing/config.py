@@ -42,8 +42,8 @@ Audience = Literal["public", "internal"]
 Tier = Literal["transaction", "committed", "official", "assessment", "model"]
 System = Literal["CN8", "HTS10"]
 Leg = Literal["CN", "XCN", "WLD"]
-AlarmKind = Literal["spike", "volatility", "trend", "stale", "replay", "divergence"]
-WatchedFrequency = Literal["daily", "ten-day", "monthly"]
+ALARMS = ("spike", "volatility", "trend", "stale", "replay", "divergence")  # kinds that have a budget
+WATCHED = ("daily", "ten-day", "monthly")  # frequencies
 Right = Literal["store", "compute", "publish_value", "publish_derived", "forecast", "alert", "show_auditor"]
 
 _M = TypeVar("_M")
@@ -641,8 +641,8 @@ class Severity(Settings):
 class Watching(Settings):
     """Which movements raise an alarm, when they are over, how severe they are, and what makes several of them one."""
 
-    false_alarms: dict[AlarmKind, float] = Field(description="wanted of each kind, per series and year")
-    over: dict[WatchedFrequency, int] = Field(description="observations without an alarm that end a shock")
+    false_alarms: dict[str, float] = Field(description="wanted of each kind, per series and year")
+    over: dict[str, int] = Field(description="observations without an alarm that end a shock")
     severity: tuple[Severity, ...] = Field(min_length=4, max_length=4, description="least sizes of severity 1 to 4")
     along: float = Field(gt=0, le=1, description="share of a move from which another series has moved along")
     persisted: int = Field(ge=1, description="observations after which a move that stands is no error of one day")
@@ -651,12 +651,12 @@ class Watching(Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> Watching:
+        if set(self.false_alarms) != set(ALARMS):
+            raise ValueError(f"shocks.false_alarms: one for each of {', '.join(ALARMS)}")
         if low := [kind for kind, wanted in self.false_alarms.items() if not 0 < wanted <= 12]:
             raise ValueError(f"shocks.false_alarms: above 0 and at most 12 a year: {', '.join(low)}")
-        if absent := [kind for kind in get_args(AlarmKind) if kind not in self.false_alarms]:
-            raise ValueError(f"shocks.false_alarms: {', '.join(absent)} missing")
-        if absent := [f for f in get_args(WatchedFrequency) if self.over.get(f, 0) < 1]:
-            raise ValueError(f"shocks.over: missing, or below 1: {', '.join(absent)}")
+        if set(self.over) != set(WATCHED) or min(self.over.values()) < 1:
+            raise ValueError(f"shocks.over: one of at least 1 for each of {', '.join(WATCHED)}")
         for lower, higher in pairwise(self.severity):
             if higher.percent < lower.percent or higher.sigmas < lower.sigmas:
                 raise ValueError("shocks.severity: each level is at least as large as the one before")

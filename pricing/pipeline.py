@@ -41,6 +41,7 @@ from pricing import (
     releases,
     shocks,
     sources,
+    watchlist,
 )
 from pricing.archive import Archive
 from pricing.config import (
@@ -76,6 +77,7 @@ AUDIENCES: tuple[Audience, ...] = ("public", "internal")
 LOCK_SECONDS = 60.0
 PAUSE_SECONDS = 1.0  # between two documents of one publisher
 MOST_LISTS = 40  # pages of a publisher's list that one visit reads
+SEVERAL = 3  # series of one source in doubt at once that make one finding
 EMPTY_LISTS = 2  # number of the page at which a list that links no document is given up
 
 Tested = tuple[str, str, dict[str, Any]]
@@ -835,7 +837,7 @@ def _outlooks(
 class _Watched:
     """What the detector looked at for a release, where it stands now, and what it judged anew."""
 
-    subjects: list[shocks.Subject]
+    subjects: list[watchlist.Subject]
     watches: dict[tuple[str, str], Watch]
     judged: dict[tuple[str, str], dict[str, Judged | None]]
 
@@ -847,9 +849,9 @@ def _watch(ws: Workspace, made: figures.Figures, audience: Audience) -> _Watched
     if rules is None:
         return out
     before = ws.store.watches(audience)
-    for subject in shocks.subjects(made, ws.methodology):
+    for subject in watchlist.subjects(made, ws.methodology):
 
-        def known(after: str, subject: shocks.Subject = subject) -> dict[str, dict[str, Judged]]:
+        def known(after: str, subject: watchlist.Subject = subject) -> dict[str, dict[str, Judged]]:
             found = {name: ws.store.judged(audience, name, subject.frequency, after) for name in subject.names}
             return {name: rows for name, rows in found.items() if rows}
 
@@ -859,6 +861,41 @@ def _watch(ws: Workspace, made: figures.Figures, audience: Audience) -> _Watched
             out.watches[subject.key] = now
         out.judged.update({(name, subject.frequency): rows for name, rows in judged.items()})
     return out
+
+
+def explain(ws: Workspace, audience: Audience, name: str, period: str) -> dict[str, Any]:
+    """Judge one observation as a release of now would, and return everything that the verdict follows from.
+
+    Parameters
+    ----------
+    name : str
+        A series, a market, ``premium/mineral/stage``, or an index.
+
+    Raises
+    ------
+    ReleaseError
+        Where nothing of that name is watched, or nothing was observed of that period.
+    """
+    rules, at = ws.methodology.shocks, ws.now()
+    if rules is None:
+        raise ReleaseError(f"methodology {ws.methodology.id} has no table [shocks]: nothing is watched")
+    eligible = figures.eligible(ws.operation, audience)
+    observed, _ = _observed(ws, eligible, at)
+    made, _ = _figures(ws, eligible, observed, {}, ws.store.bases(audience, at), at)
+    listed = watchlist.subjects(made, ws.methodology)
+    subject = next((one for one in listed if name in one.names), None)
+    if subject is None:
+        known = ", ".join(sorted({one for each in listed for one in each.names}))
+        raise ReleaseError(f"nothing of that name is watched: {name}; there are: {known or 'none'}")
+    return watchlist.explain(subject, rules.false_alarms, name, period)
+
+
+def shocks_told(ws: Workspace, audience: Audience) -> list[dict[str, Any]]:
+    """Return the shocks that the last release tells, open ones and those of its last year."""
+    last = releases.latest(ws.root(audience))
+    if last is None or "shocks.json" not in last.manifest["files"]:
+        return []
+    return list(orjson.loads((last.folder / "shocks.json").read_bytes())["shocks"])
 
 
 def _shocks(
@@ -883,22 +920,43 @@ def _shocks(
 
 def _documents_of(made: releases.Release | None, folder: str) -> Iterator[dict[str, Any]]:
     """Documents of a release below a folder."""
-    for file in sorted(made.manifest["files"]) if made else ():
+    if made is None:
+        return
+    for file in sorted(made.manifest["files"]):
         if file.startswith(folder) and file.endswith(".json"):
             yield orjson.loads((made.folder / file).read_bytes())
 
 
 def _note_doubts(ws: Workspace, doubts: Sequence[Mapping[str, Any]], at: dt.datetime) -> None:
-    """Make a finding, once, of each contributor's figure that looks wrong or stands apart."""
-    told = {(f["check"], f["series"], f["period"]) for f in ws.store.findings()} if doubts else set()
+    """Make a finding, once, of figures that look wrong or stand apart; one for a source where several do at once.
+
+    Only of what is news: a first release judges the whole past.
+    """
     owner = ws.operation.source_of()
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for one in doubts:
-        if (one["check"], one["series"], one["period"]) in told:
-            continue
-        message = f"{one['series']} {one['period']}: {shocks.in_words(one)}"
-        evidence = {k: one[k] for k in ("value", "unit", "score", "expected", "undone") if one[k] is not None}
-        found = Finding(one["check"], "warning", message, one["series"], one["period"], evidence)
-        ws.store.add_findings(at, owner[one["series"]], [found])
+        if one["series"] in owner and shocks.is_news(one["frequency"], one["last"], at.date()):
+            groups.setdefault((owner[one["series"]], one["check"], one["first"]), []).append(one)
+    told = {f["message"] for f in ws.store.findings()} if groups else set()
+    for (source, check, first), rows in sorted(groups.items()):
+        names = [one["series"] for one in rows]
+        if len(rows) < SEVERAL:
+            found = [
+                Finding(check, "warning", f"{n} from {first} on: {shocks.in_words(one)}", n, first, _evidence(one))
+                for n, one in zip(names, rows, strict=True)
+            ]
+        else:
+            message = f"from {first} on {len(rows)} series of {source} look wrong at once ({check}): {', '.join(names)}"
+            found = [Finding(f"feed-{check}", "warning", message, None, first, {"series": names})]
+        new = [f for f in found if f.message not in told]
+        for finding in new:
+            log.warning("in doubt", source=source, why=finding.message)
+        ws.store.add_findings(at, source, new)
+
+
+def _evidence(doubt: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("value", "unit", "score", "expected", "undone", "last")
+    return {k: doubt[k] for k in keys if doubt[k] is not None}
 
 
 def backtest(ws: Workspace, audience: Audience, names: Sequence[str] = (), track: Track = untracked) -> list[Tested]:

@@ -8,163 +8,24 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pricing.anomalies import Alarms, Stream
-from pricing.config import Methodology, Watching
-from pricing.corroboration import Panel
+from pricing.config import Watching
 from pricing.figures import Figures, MarketPrices
-from pricing.index import Index
-from pricing.reference import OBSERVED
-from pricing.watching import Detector, Judged, Row, day_of
+from pricing.watching import Judged, day_of
+from pricing.watchlist import Subject
 
-Kind = Literal["price", "premium", "index", "contributors"]
 Document = dict[str, Any]
-PREMIUM = "premium/"  # before the product, in the name of the series of China's price over the one outside
-PANEL = "contributors/"
 STILL = ("stale", "replay", "duplicate")  # checks that no movement raises: a doubt, never a shock
 HINDSIGHT = {"daily": 10, "ten-day": 31, "monthly": 62}  # days after which a shock that is told is no news
 MEASURED: dict[str, Any] = {}
 USUAL = 60  # latest changes that say how large a usual one is
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A series that is watched.
-
-    Attributes
-    ----------
-    name : str
-        ``mineral/stage/zone``, ``premium/mineral/stage``, the id of an index, or ``contributors/mineral/stage/zone``.
-    rows : sequence of Row
-        Observed values by period; what was estimated, voided or suspended is not among them. Of a premium China's
-        price over the one outside, as a ratio.
-    unit : str
-    markets : tuple of str
-        What it is of; of an index its members.
-    """
-
-    name: str
-    kind: Kind
-    frequency: str
-    rows: Sequence[Row]
-    unit: str
-    markets: tuple[str, ...]
-    grade: str = ""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Name and frequency."""
-        return self.name, self.frequency
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the series that are judged: of contributors one for each."""
-        return [self.name] if self.kind != "contributors" else sorted({n for _, values in self.rows for n in values})
-
-    @cached_property
-    def periods(self) -> list[str]:
-        """Periods with a value, in order."""
-        return [period for period, _ in self.rows]
-
-    @cached_property
-    def values(self) -> npt.NDArray[np.float64]:
-        """Values of a single series, by position in ``periods``."""
-        return np.array([values[self.name] for _, values in self.rows])
-
-    def detector(self, alarms: Mapping[str, float]) -> Callable[[dict[str, Any] | None], Detector]:
-        """How a detector of this series is made, from a state where there is one."""
-        wanted = Alarms(**alarms)
-        if self.kind == "contributors":
-            return lambda state: Panel(self.frequency, wanted) if state is None else Panel.from_state(state)
-        return lambda state: _Single(
-            self.name, Stream(self.frequency, wanted) if state is None else Stream.from_state(state)
-        )
-
-
-@dataclass
-class _Single:
-    """A detector of one series, asked as one of several is."""
-
-    name: str
-    stream: Stream
-
-    def update(self, day: int, values: Mapping[str, float]) -> Mapping[str, Any]:
-        return {self.name: self.stream.update(day, values[self.name])}
-
-    def state(self) -> dict[str, Any]:
-        return self.stream.state()
-
-
-# ------------------------------------------------------------------------------ what is watched
-
-
-def subjects(figures: Figures, methodology: Methodology) -> list[Subject]:
-    """List what is watched: reference prices, their contributors, premiums and indices, at each frequency.
-
-    A price is watched at the rhythm at which it is determined: months that are means of days are not watched once more.
-    """
-    out: list[Subject] = []
-    for key, market in figures.prices.items():
-        out += _of_market(key, market)
-    for product, gap in figures.gaps.items():
-        frequency = next((f for f in ("daily", "ten-day", "monthly") if f in gap.frames), None)
-        if frequency is not None:
-            frame = gap.frames[frequency]
-            ratio = (frame["china"] / frame["other"]).where(frame["net"].notna())
-            rows = _rows(f"{PREMIUM}{product}", ratio.index.tolist(), ratio.to_numpy(dtype="float64"))
-            unit = "ratio of China's price to the one outside"
-            out.append(Subject(f"{PREMIUM}{product}", "premium", frequency, rows, unit, (gap.china, gap.other)))
-    for name, basket in figures.baskets.items():
-        frequency = next((f for f in ("daily", "monthly") if f in basket.indices), None)
-        if frequency is not None:
-            index = basket.indices[frequency]
-            series = index.frame["unrounded"].where(index.frame["status"] != "estimated")
-            rows = _rows(name, series.index.tolist(), series.to_numpy(dtype="float64"))
-            unit = f"index, {methodology.baskets[name].base_period} = 100"
-            out.append(Subject(name, "index", frequency, rows, unit, _members(index)))
-    return [one for one in out if one.rows]
-
-
-def _members(index: Index) -> tuple[str, ...]:
-    return tuple(str(m) for m in index.weights.columns)
-
-
-def _of_market(key: str, market: MarketPrices) -> Iterator[Subject]:
-    watched = False
-    for frequency in ("daily", "ten-day", "monthly"):
-        frame = market.frame(frequency)
-        if frame.empty or watched:
-            continue
-        observed = frame["unrounded"].where(frame["type"].isin(OBSERVED)).to_numpy(dtype="float64")
-        rows = _rows(key, frame.index.tolist(), observed)
-        if not rows:
-            continue
-        grade = str(frame["grade"].iloc[-1] or "")
-        yield Subject(key, "price", frequency, rows, market.market.unit, (key,), grade)
-        watched = True
-        made = market.made(frequency)
-        if made is not None:
-            q = made.quotes
-            numbers = np.where(q.out, np.nan, q.numbers)
-            names, periods = [s.id for s in q.series], q.usd_per_t.index.tolist()
-            several = [
-                (p, {n: v for n, v in zip(names, row, strict=True) if math.isfinite(v)})
-                for p, row in zip(periods, numbers.tolist(), strict=True)
-            ]
-            panel = [row for row in several if row[1]]
-            yield Subject(f"{PANEL}{key}", "contributors", frequency, panel, market.market.unit, (key,))
-
-
-def _rows(name: str, periods: Sequence[str], values: npt.NDArray[np.float64]) -> list[Row]:
-    pairs = zip(periods, values.tolist(), strict=True)
-    return [(period, {name: value}) for period, value in pairs if math.isfinite(value)]
 
 
 # -------------------------------------------------------------------------------------- shocks
@@ -254,10 +115,10 @@ def tell(
         if subject.kind == "contributors":
             continue
         own = flagged.get(subject.key, {})
-        seen = [p for p in subject.periods if p in own and (own[p].verdict or {})["check"] not in STILL]
-        known = [one for one in old.pop(subject.key, []) if one["state"] != "withdrawn" or _same(one, subject)]
+        seen = [t for t, p in enumerate(subject.periods) if p in own and (own[p].verdict or {})["check"] not in STILL]
+        known = old.pop(subject.key, [])
         used: set[str] = set()
-        for run in _episodes(subject, seen, rules.over[subject.frequency]):
+        for run in _runs(seen, rules.over[subject.frequency]):
             first, last = subject.periods[run[0]], subject.periods[run[-1]]
             same = next((o for o in known if o["id"] not in used and o["flagged"] <= last and o["last"] >= first), None)
             made = _shock(subject, run, flagged[subject.key], figures, of_price, rules, forecasts, vintage)
@@ -267,18 +128,13 @@ def tell(
     out += [one for rest in old.values() for one in rest]  # no longer watched: as they were told last
     out.sort(key=lambda one: (one["flagged"], one["id"]))
     _common(out, rules)
-    return Told(out, list(_doubts(watched, flagged)))
+    return Told(out, list(_doubts(watched, flagged, rules)))
 
 
-def _same(one: Document, subject: Subject) -> bool:
-    return one["series"] == subject.name
-
-
-def _episodes(subject: Subject, seen: Sequence[str], over: int) -> list[list[int]]:
+def _runs(seen: Iterable[int], over: int) -> list[list[int]]:
     """Positions of alarms, those together that are at most so many observations apart."""
-    position = {p: t for t, p in enumerate(subject.periods)}
     runs: list[list[int]] = []
-    for t in (position[p] for p in seen):
+    for t in seen:
         if runs and t - runs[-1][-1] <= over:
             runs[-1].append(t)
         else:
@@ -315,7 +171,7 @@ def _shock(
             {"check": verdict["check"], "period": periods[t], "score": verdict["score"], "p_value": verdict["p_value"]},
         )
     stood = len(periods) - start >= rules.persisted and _stands(values, base, start, change, rules.along)
-    kind, verdict, certainty = _verdict(first["kind"], along, stood)
+    kind, judged_as, certainty = _verdict(first["kind"], along, stood)
     return {
         "id": f"{subject.name}:{subject.frequency}:{periods[run[0]]}",
         "series": subject.name,
@@ -340,7 +196,7 @@ def _shock(
         "expected": _expected(subject, periods[run[0]], forecasts, first),
         "severity": _severity(abs(percent), abs(sigmas), rules),
         "state": "open" if open_ else "over",
-        "verdict": verdict,
+        "verdict": judged_as,
         "certainty": certainty,
         "corroboration": along,
         "grade": subject.grade or None,
@@ -359,7 +215,7 @@ def _position(periods: Sequence[str], onset: Any, default: int) -> int:
 def _sigmas(values: npt.NDArray[np.float64], base: int, change: float, steps: int) -> float:
     """Size of a move in standard deviations of one over as many periods, by the latest changes before it.
 
-    The standard deviation is 1.2533 times the mean absolute change (normal changes), so that one wild price says little.
+    The standard deviation is 1.2533 times the mean absolute change, as of normal ones, so one wild price says little.
     """
     before = values[max(0, base - USUAL) : base + 1]
     changes = np.abs(np.diff(np.log(before[before > 0])))
@@ -415,7 +271,8 @@ def _corroboration(
     related = subject.markets if subject.kind == "index" else [
         m for m in of_price if m.split("/")[0] in minerals and m not in subject.markets
     ]  # fmt: skip
-    with_, against = [], []
+    with_: list[str] = []
+    against: list[str] = []
     for name in related:
         other = of_price.get(name)
         move = _move(other, base, peak) if other is not None else None
@@ -482,8 +339,9 @@ def _with_history(made: Document, old: Document | None, number: int, vintage: st
         made |= {k: old[k] for k in ("id", "learnt_at", "told_in", "age_days", "hindsight")}
         made["severity_most"] = max(old["severity_most"], made["severity"])
     else:
-        age = (dt.date.fromisoformat(vintage[:10]) - _end(made["flagged"])).days
-        made |= {"told_in": number, "age_days": age, "hindsight": age > HINDSIGHT[made["frequency"]]}
+        day = dt.date.fromisoformat(vintage[:10])
+        age, late = (day - _end(made["flagged"])).days, not is_news(made["frequency"], made["flagged"], day)
+        made |= {"told_in": number, "age_days": age, "hindsight": late}
         made["severity_most"] = made["severity"]
     told = {k: made[k] for k in ("state", "verdict", "certainty", "severity")}
     if not history or {k: history[-1][k] for k in told} != told:
@@ -544,28 +402,55 @@ def _days(first: str, second: str) -> int:
     return (dt.date.fromisoformat(second) - dt.date.fromisoformat(first)).days
 
 
-def _doubts(watched: Sequence[Subject], flagged: Mapping[tuple[str, str], Mapping[str, Judged]]) -> Iterator[Document]:
-    """Alarms of single contributors."""
+def _doubts(
+    watched: Sequence[Subject], flagged: Mapping[tuple[str, str], Mapping[str, Judged]], rules: Watching
+) -> Iterator[Document]:
+    """Runs of alarms of one kind, of single contributors and of prices that stand still."""
     for subject in watched:
-        if subject.kind != "contributors":
-            continue
+        units = subject.units
         for name in subject.names:
-            for period, one in sorted(flagged.get((name, subject.frequency), {}).items()):
-                if one.verdict is not None and one.verdict["kind"] in ("data", "divergence"):
-                    yield {"series": name, "market": subject.markets[0], "period": period, "value": one.value,
-                           "unit": subject.unit, **one.verdict}  # fmt: skip
+            rows = flagged.get((name, subject.frequency), {})
+            own = [p for p, values in subject.rows if name in values] if rows else []
+            checks = {one.verdict["check"] for one in rows.values() if one.verdict is not None}
+            for check in sorted(c for c in checks if subject.kind == "contributors" or c in STILL):
+                seen = [t for t, p in enumerate(own) if p in rows and (rows[p].verdict or {})["check"] == check]
+                for run in _runs(seen, rules.over[subject.frequency]):
+                    first = rows[own[run[0]]]
+                    verdict = first.verdict or {}
+                    if verdict["kind"] != "market":
+                        yield {
+                            "series": name,
+                            "market": subject.markets[0],
+                            "frequency": subject.frequency,
+                            "check": check,
+                            "kind": verdict["kind"],
+                            "first": own[run[0]],
+                            "last": own[run[-1]],
+                            "observations": len(run),
+                            "value": first.value,
+                            "unit": units.get(name, subject.unit),
+                            "score": max((rows[own[t]].verdict or {})["score"] for t in run),
+                            "expected": verdict["expected"],
+                            "undone": verdict["undone"],
+                        }
 
 
 def _six(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
+def is_news(frequency: str, period: str, today: dt.date) -> bool:
+    """Whether a period is so recent that what is said of it is news."""
+    return (today - _end(period)).days <= HINDSIGHT[frequency]
+
+
 def in_words(doubt: Mapping[str, Any]) -> str:
-    """What is doubtful about a contributor's figure."""
-    expected = f", {doubt['expected']:g} expected" if doubt["expected"] is not None else ""
+    """What is doubtful about the figures of a contributor."""
+    if doubt["check"] in STILL:
+        return f"{doubt['value']:g} {doubt['unit']} again and again ({doubt['check']})"
     undone = f"; without the slip it would be {doubt['undone']:g}" if doubt["undone"] is not None else ""
     what = "looks wrong" if doubt["kind"] == "data" else "stands apart from the other contributors"
-    return f"{doubt['value']:g} {doubt['unit']} {what} ({doubt['check']}){expected}{undone}"
+    return f"{doubt['value']:g} {doubt['unit']} {what} ({doubt['check']}), {doubt['expected']:g} expected{undone}"
 
 
 def record(shocks: Iterable[Document]) -> Document:

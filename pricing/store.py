@@ -90,8 +90,9 @@ def m004_forecasts(db: sqlite_utils.Database) -> None:
 def m005_shocks(db: sqlite_utils.Database) -> None:
     """Where the detector stands with each series it watches, and how it judged each observation."""
     db.execute(
-        "CREATE TABLE watch (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL, content TEXT NOT NULL,"
-        " count INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (audience, name, frequency)) STRICT, WITHOUT ROWID"
+        "CREATE TABLE watch (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,"
+        " content TEXT NOT NULL, count INTEGER NOT NULL, state TEXT NOT NULL,"
+        " PRIMARY KEY (audience, name, frequency)) STRICT, WITHOUT ROWID"
     )
     db.execute(
         "CREATE TABLE judged (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,"
@@ -652,7 +653,8 @@ class Store:
     def judged(self, audience: str, name: str, frequency: str, after: str = "") -> dict[str, Judged]:
         """Return how the observations of a series after a period were judged."""
         rows = self._conn.execute(
-            "SELECT period, value, verdict FROM judged WHERE audience = ? AND name = ? AND frequency = ? AND period > ?",
+            "SELECT period, value, verdict FROM judged"
+            " WHERE audience = ? AND name = ? AND frequency = ? AND period > ?",
             (audience, name, frequency, after),
         )
         return {period: Judged(value, orjson.loads(verdict) if verdict else None) for period, value, verdict in rows}

@@ -19,14 +19,14 @@ from pricing.anomalies import Verdict
 BACK = 20  # latest observations that are judged anew each time: most revisions come while they are among these
 KEPT = 0.7  # score from which a revised observation keeps the alarm that it raised: no alarm flutters about its limit
 
-Row = tuple[str, Mapping[str, float]]
-"""A period, and the values of it by the name of their series."""
+Row = tuple[str, Mapping[str, tuple[float, ...]]]
+"""A period and, by the name of the series, its value as it is judged and what else a detector asks for."""
 
 
 class Detector(Protocol):
     """What judges the observations of one period from those before."""
 
-    def update(self, day: int, values: Mapping[str, float]) -> Mapping[str, Verdict]:
+    def update(self, day: int, values: Mapping[str, tuple[float, ...]]) -> Mapping[str, Verdict]:
         """Judge the values of one day (proleptic ordinal) by name."""
 
     def state(self) -> dict[str, Any]:
@@ -94,10 +94,10 @@ def watch(
         for name, verdict in detector.update(day_of(period), values).items():
             old = told.get(name, {}).get(period)
             of_series = found.setdefault(name, {})
-            if old is not None and old.value == values[name]:
+            if old is not None and old.value == values[name][0]:
                 del of_series[period]  # it stands
             else:
-                of_series[period] = _judged(values[name], verdict, old)
+                of_series[period] = _judged(values[name][0], verdict, old)
         if position + 1 == last:
             state = detector.state()
     assert state is not None

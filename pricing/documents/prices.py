@@ -33,12 +33,13 @@ def market_files(
     files: dict[str, bytes],
     prints: dict[str, str],
     late: Iterable[Late] = (),
-    told: Told = Told(),
+    told: Told | None = None,
 ) -> dict[str, Any]:
     """Write the documents of one market; return its line in the list of prices.
 
     ``late``: what came after the cut-off of its series, ``told``: shocks; of all markets.
     """
+    told = told or Told()
     sources = sorted(market_sources(edition, market))
     history: dict[str, list[dict[str, str]]] = {}
     recent: dict[str, list[dict[str, Any]]] = {}

@@ -8,7 +8,8 @@ from typing import Any
 from pricing.documents.edition import Edition
 from pricing.figures import Figures
 from pricing.releases import canonical
-from pricing.shocks import MEASURED, PREMIUM, Told, a_year_before, record
+from pricing.shocks import MEASURED, Told, a_year_before, record
+from pricing.watchlist import PREMIUM
 
 READING = (
     "A shock is a movement that past movements of the same series did not lead one to expect. It is judged from what "
@@ -68,15 +69,11 @@ def _indices(one: Mapping[str, Any], figures: Figures) -> list[dict[str, Any]]:
 
 
 def _doubts(edition: Edition, doubts: Sequence[Mapping[str, Any]], since: str) -> list[dict[str, Any]]:
-    """Contributors in doubt during the last year; the values of closed ones are not told."""
-    closed = edition.eligible.closed
-    out = []
+    """Contributors in doubt during the last year, the latest first; the figures of closed ones are not told."""
+    closed, out = edition.eligible.closed, []
     for one in doubts:
-        if one["period"] < since[: len(one["period"])]:
-            continue
-        keys = ("series", "market", "period", "check", "kind", "score")
-        row = {k: one[k] for k in keys} | {"source": edition.source_of[one["series"]]}
-        if one["series"] not in closed:
-            row |= {k: one[k] for k in ("value", "unit", "expected", "undone")}
-        out.append(row)
-    return out
+        if one["last"] >= since[: len(one["last"])]:
+            hidden = ("value", "expected", "undone") if one["series"] in closed else ()
+            row = {k: v for k, v in one.items() if k not in hidden}
+            out.append(row | {"source": edition.source_of.get(one["series"])})
+    return sorted(out, key=lambda one: (one["last"], one["series"]), reverse=True)
