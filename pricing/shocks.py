@@ -341,7 +341,7 @@ def _with_history(made: Document, old: Document | None, number: int, vintage: st
     else:
         day = dt.date.fromisoformat(vintage[:10])
         age, late = (day - _end(made["flagged"])).days, not is_news(made["frequency"], made["flagged"], day)
-        made |= {"told_in": number, "age_days": age, "hindsight": late}
+        made |= {"told_in": number, "age_days": None if late else age, "hindsight": late}
         made["severity_most"] = made["severity"]
     told = {k: made[k] for k in ("state", "verdict", "certainty", "severity")}
     if not history or {k: history[-1][k] for k in told} != told:

@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
-    "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "archive", "fetch", "store",
-    "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas",
+    "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "slips", "anomalies",
+    "corroboration", "watching", "archive", "fetch", "store", "cells", "sources", "customs", "reference", "fallback", "spreads", "trade", "panels", "formulas",
     "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
-    "sensitivity", "forecasts", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline",
+    "sensitivity", "forecasts", "watchlist", "shocks", "notice", "keys", "releases", "published", "documents", "pipeline",
     "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
@@ -28,7 +28,8 @@ OUTSIDE = {
 PURE = (
     "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "reference", "fallback",
     "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity", "forecasts",
+    "imports", "index", "twins", "anomalies", "corroboration", "watching", "watchlist", "shocks", "notice", "figures",
+    "sensitivity", "forecasts",
 )  # fmt: skip
 
 
