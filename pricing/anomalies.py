@@ -31,15 +31,13 @@ KINDS: dict[str, Kind] = {
 # Alarms per observation at level x of a statistic are exp(-a) x**-b on clean series: (a, b), a Pareto tail (Pickands
 # 1975). Fitted to the simulated controls and quiet stretches of one half of the benchmark; docs/detection.md says how.
 CURVES = {
-    "spike": (0.89, 3.59),  # moves of one period: close to the inverse cubic law (Gopikrishnan et al. 1998)
-    "volatility-8": (3.33, 6.38),
-    "volatility-20": (4.41, 6.36),
-    "trend-15": (0.08, 6.69),
-    "trend-36": (0.14, 6.95),
+    "spike": (0.34, 3.72),  # moves of one period: close to the inverse cubic law (Gopikrishnan et al. 1998)
+    "volatility": (4.40, 6.37),
+    "trend": (0.99, 5.83),
     "divergence": (0.3, 5.7),
 }
-VOLATILITY_WINDOWS = (8, 20)  # observations
-TREND_WINDOWS = (15, 36)
+VOLATILITY_WINDOW = 20  # observations
+TREND_WINDOW = 22
 CERTAIN = 10.0  # score of an error that no market produces
 TRUSTED = 1e-3  # tail probabilities below this one are not to be relied on: at 1e-4 they are 13 times off
 FAST = 0.06  # weight of the newest square in the fast scale: RiskMetrics' .94 (J.P. Morgan/Reuters 1996)
@@ -65,8 +63,8 @@ class Alarms:
     Patterns that are near-certain errors (slip of a unit, sign, duplicate) have no budget.
     """
 
-    spike: float = 0.55
-    volatility: float = 0.25
+    spike: float = 0.5
+    volatility: float = 0.2
     trend: float = 0.1
     stale: float = 0.1
     replay: float = 0.02
@@ -174,12 +172,8 @@ class Stream:
         self._set_budgets()
 
     def _set_budgets(self) -> None:
-        """Log of the false alarms wanted per observation; windows of one channel share its budget."""
-        a = self.alarms
-        shares = {"spike": a.spike, "stale": a.stale, "replay": a.replay}
-        shares |= {f"volatility-{w}": a.volatility / len(VOLATILITY_WINDOWS) for w in VOLATILITY_WINDOWS}
-        shares |= {f"trend-{w}": a.trend / len(TREND_WINDOWS) for w in TREND_WINDOWS}
-        self._budget = {name: log_budget(share, self.frequency) for name, share in shares.items()}
+        """Log of the false alarms wanted per observation, by channel."""
+        self._budget = {name: log_budget(wanted, self.frequency) for name, wanted in vars(self.alarms).items()}
 
     # ------------------------------------------------------------------ one observation
 
@@ -216,11 +210,11 @@ class Stream:
         return verdict
 
     def _sigma(self) -> float:
-        """Sigma of the day: the larger of the fast and the slow scale, 0 before there are enough moves.
+        """Sigma of the day: geometric mean of the fast and the slow scale, 0 before there are enough moves.
 
         Scaling by the fast one alone misses crises; both are winsorised, as one data error would poison them.
         """
-        return max(math.sqrt(max(self.fast, self.slow)), FLOOR) if self.moves >= ENOUGH_MOVES else 0.0
+        return max((self.fast * self.slow) ** 0.25, FLOOR) if self.moves >= ENOUGH_MOVES else 0.0
 
     # ------------------------------------------------------------------ errors
 
@@ -291,31 +285,23 @@ class Stream:
         """Scores of the channels of the market, each from one statistic of winsorised log returns."""
         if not sigma:
             return {}
-        size = abs(change)
-        slow, fast = max(math.sqrt(self.slow), FLOOR), max(math.sqrt(self.fast), FLOOR)
+        size, slow, fast = abs(change), max(math.sqrt(self.slow), FLOOR), max(math.sqrt(self.fast), FLOOR)
         for ring, new, length in (
-            (self.sizes, min(size, WINSOR_WINDOW * slow), VOLATILITY_WINDOWS[-1]),
-            (self.scales, sigma, VOLATILITY_WINDOWS[-1]),
-            (self.signed, max(-WINSOR_TREND, min(WINSOR_TREND, change / fast)), TREND_WINDOWS[-1]),
+            (self.sizes, min(size, WINSOR_WINDOW * slow), VOLATILITY_WINDOW),
+            (self.scales, max(slow, fast), VOLATILITY_WINDOW),
+            (self.signed, max(-WINSOR_TREND, min(WINSOR_TREND, change / fast)), TREND_WINDOW),
+            (self.days, day, TREND_WINDOW),
         ):
             ring.append(new)
             if len(ring) > length:
                 del ring[0]
-        self.days.append(day)
-        if len(self.days) > TREND_WINDOWS[-1]:
-            del self.days[0]
         if not change:  # a price that stands still is no shock, whatever the days before were
             return {}
         scores = {"spike": self._score("spike", size / sigma)}
-        for window in VOLATILITY_WINDOWS:
-            if len(self.sizes) >= window:  # against the sigma of before the window: a burst must not judge itself
-                mean = sum(self.sizes[-window:]) / window
-                name = f"volatility-{window}"
-                scores[name] = self._score(name, mean / self.scales[-window])
-        for window in TREND_WINDOWS:
-            if len(self.signed) >= window:
-                name = f"trend-{window}"
-                scores[name] = self._score(name, abs(sum(self.signed[-window:])) / math.sqrt(window))
+        if len(self.sizes) == VOLATILITY_WINDOW:  # against the scale before the window: a burst must not judge itself
+            scores["volatility"] = self._score("volatility", sum(self.sizes) / VOLATILITY_WINDOW / self.scales[0])
+        if len(self.signed) == TREND_WINDOW:
+            scores["trend"] = self._score("trend", abs(sum(self.signed)) / math.sqrt(TREND_WINDOW))
         return scores
 
     def _score(self, curve: str, statistic: float) -> float:
@@ -364,25 +350,23 @@ class Stream:
     def _verdict(
         self, day: int, value: float, scores: dict[str, float], check: str, change: float = math.nan, sigma: float = 0.0
     ) -> Verdict:
-        name, _, window = check.partition("-")
         onset, p_value, evidence = day, None, {}
         if check:
             p = math.exp(scores[check] * self._budget[check])
             p_value = p if p >= TRUSTED else None
-            if window:
-                onset = self.days[-min(int(window), len(self.days))]
-                evidence = {"window": float(window)}
-            elif name == "stale":
+            if check in ("volatility", "trend"):
+                onset = self.days[-VOLATILITY_WINDOW if check == "volatility" else 0]
+            elif check == "stale":
                 onset, evidence = self.repeated_since, {"repeats": float(self.repeats)}
-            elif name == "replay":
+            elif check == "replay":
                 evidence = {"values": float(self.replayed), "lag": float(self.lag)}
         return Verdict(
             day,
             value,
             max(scores.values(), default=0.0),
             bool(check),
-            KINDS[name] if check else "",
-            name,
+            KINDS[check] if check else "",
+            check,
             p_value,
             math.exp(self.reference),
             change,
