@@ -31,9 +31,9 @@ KINDS: dict[str, Kind] = {
 # Alarms per observation at level x of a statistic are exp(-a) x**-b on clean series: (a, b), a Pareto tail (Pickands
 # 1975). Fitted to the simulated controls and quiet stretches of one half of the benchmark; docs/detection.md says how.
 CURVES = {
-    "spike": (0.34, 3.72),  # moves of one period: close to the inverse cubic law (Gopikrishnan et al. 1998)
-    "volatility": (4.40, 6.37),
-    "trend": (0.99, 5.83),
+    "spike": (-0.42, 4.24),  # moves of one period: close to the inverse cubic law (Gopikrishnan et al. 1998)
+    "volatility": (4.28, 6.04),
+    "trend": (-0.5, 7.54),
     "divergence": (0.3, 5.7),
 }
 VOLATILITY_WINDOW = 20  # observations
