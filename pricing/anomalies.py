@@ -40,7 +40,7 @@ TRUSTED = 1e-3  # tail probabilities below this one are not to be relied on: at 
 CERTAIN = 10.0  # score of an error that no market produces
 
 FAST = 0.06  # weight of the newest square in the fast scale: RiskMetrics' .94 (J.P. Morgan/Reuters 1996)
-LONG = 400  # moves in the slow scale
+LONG = 400  # moves in the slow scale and in the drift
 FIRST = 12  # moves before there is a scale
 VOLATILITY_WINDOW, TREND_WINDOW = 20, 22  # observations
 # Sigmas at which a move is cut: before it enters the fast and the slow scale, and the windows of the two channels.
@@ -51,6 +51,7 @@ SUSPECT = 6.0  # sigmas below which nothing is called a slip
 CONFIRMED = {"daily": 20, "weekly": 12, "ten-day": 10, "monthly": 6, "annual": 3}  # periods that make a level its own
 FORGOTTEN = 60  # observations after which a suspected level that did not come back is forgotten
 SETTLED = 2  # observations after which a spike that has not been undone is a level shift
+CYCLE = 20  # replayed values from which a series goes round in circles, and no block is replayed
 REMEMBERED = 64  # values within which the first of a replayed block is looked for
 _SLIPS = [
     (sign * math.log(factor), factor**sign)
@@ -182,6 +183,7 @@ class Stream:
         self.scales: list[float] = []  # the larger scale of the day
         self.signed: list[float] = []  # moves in fast sigmas, cut
         self.days: list[int] = []
+        self.drift = 0.0  # mean of the signed moves before the window
         self.repeats, self.repeated_since = 0, 0
         self.stale = Habit(1.0, 40.0, 1.0, 10.0)
         self.values: list[float] = []
@@ -212,7 +214,8 @@ class Stream:
         self.day = day
         if value <= 0 and not self.linear:
             return self._error(day, value, "sign", {}, -value or None)
-        scores = {"stale": self._stale(day, value), "replay": self._replay(value)}
+        runs = {"stale": self._stale(day, value), "replay": self._replay(value)}
+        scores = runs if self.moves >= FIRST else {}  # of a series that hardly moved, nobody knows the habits
         level = value if self.linear else math.log(value)
         if math.isnan(self.reference):
             self.reference = level
@@ -279,7 +282,9 @@ class Stream:
         values.append(value)
         if len(values) > REMEMBERED:
             del values[0]
-        return self.replay.log_probability(self.replayed) / self._budget["replay"] if moved and goes_on else 0.0
+        if not (moved and goes_on):
+            return 0.0
+        return self.replay.log_probability(min(self.replayed, CYCLE)) / self._budget["replay"]
 
     def _suspect(self, day: int, value: float, level: float, change: float, sigma: float) -> Verdict | None:
         """Hold a jump that fits a slip of the unit, or that no market makes, apart from the past.
@@ -341,7 +346,8 @@ class Stream:
         spike : the move of the day over its sigma.
         volatility : mean absolute move of a window over the larger scale before the window, as a burst must not be
             judged by itself.
-        trend : sum of the winsorised moves of a window, in fast sigmas, over the root of its length.
+        trend : sum of the winsorised moves of a window, in fast sigmas and beyond the drift before the window, over the
+            root of its length.
         """
         floor = self._floor()
         size, slow, fast = abs(change), max(math.sqrt(self.slow), floor), max(math.sqrt(self.fast), floor)
@@ -352,6 +358,7 @@ class Stream:
         if len(self.sizes) > VOLATILITY_WINDOW:
             del self.sizes[0], self.scales[0]
         if len(self.days) > TREND_WINDOW:
+            self.drift += (self.signed[0] - self.drift) / LONG
             del self.signed[0], self.days[0]
         if not change:  # a price that stands still is no shock, whatever the days before were
             return {}
@@ -359,7 +366,7 @@ class Stream:
         if len(self.sizes) == VOLATILITY_WINDOW:
             statistics["volatility"] = sum(self.sizes) / VOLATILITY_WINDOW / self.scales[0]
         if len(self.signed) == TREND_WINDOW:
-            statistics["trend"] = abs(sum(self.signed)) / math.sqrt(TREND_WINDOW)
+            statistics["trend"] = abs(sum(self.signed) - TREND_WINDOW * self.drift) / math.sqrt(TREND_WINDOW)
         return {name: max(0.0, log_rate(name, x) / self._budget[name]) for name, x in statistics.items()}
 
     def _level_shift(self, verdict: Verdict, level: float) -> Verdict:

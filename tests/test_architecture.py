@@ -18,7 +18,7 @@ ORDER = [
     "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "archive", "fetch", "store",
     "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas",
     "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
-    "sensitivity", "forecasts", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline",
+    "sensitivity", "forecasts", "anomalies", "corroboration", "notice", "keys", "releases", "published", "documents", "pipeline",
     "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
@@ -28,7 +28,7 @@ OUTSIDE = {
 PURE = (
     "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "reference", "fallback",
     "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity", "forecasts",
+    "imports", "index", "twins", "anomalies", "corroboration", "notice", "figures", "sensitivity", "forecasts",
 )  # fmt: skip
 
 
