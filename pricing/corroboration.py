@@ -37,6 +37,7 @@ class Panel:
 
     def __init__(self, frequency: str, alarms: Alarms | None = None) -> None:
         self.frequency, self.alarms = frequency, alarms or Alarms()
+        self._budget = anomalies.log_budget(self.alarms.divergence, frequency)
         self.levels: dict[str, float] = {}  # log of each source's last sound value
         self.sources: dict[str, dict[str, float]] = {}
 
@@ -46,27 +47,35 @@ class Panel:
         Parameters
         ----------
         verdicts : mapping of source to Verdict
-            Of the sources that quoted in this period, each by its own stream.
+            Of the sources that quoted in this period, each by its own stream. What those call an error takes no part.
 
         Returns
         -------
         dict of source to Verdict
-            Replaced where this view says more.
+            The culprit's replaced where it diverges; the market's alarms with how many of the ``others`` are
+            ``confirming`` in their evidence: they moved the same way, half as far or farther.
         """
-        found = dict(verdicts)
         sound = {s: math.log(v.value) for s, v in verdicts.items() if v.kind != "data" and 0 < v.value < math.inf}
-        if len(sound) >= FEWEST:
-            ratios = {source: self._deviate(source, sound) for source in sound}
-            culprit = max(ratios, key=ratios.__getitem__)
-            budget = anomalies.log_budget(self.alarms.divergence, self.frequency)
-            score = anomalies.log_rate("divergence", ratios[culprit]) / budget
-            found[culprit] = self._named(verdicts[culprit], score, self.sources[culprit])
+        found = dict(verdicts)
+        if len(sound) < FEWEST:
+            return found
+        for source in sound:
+            verdict = verdicts[source]
+            if verdict.kind == "market" and verdict.change:
+                alike = [s for s in sound if s != source and verdicts[s].change / verdict.change >= 0.5]
+                counted = {"others": len(sound) - 1.0, "confirming": float(len(alike))}
+                found[source] = verdict._replace(evidence=verdict.evidence | counted)
+        ratios = {source: self._deviate(source, sound) for source in sound}
+        culprit = max(ratios, key=ratios.__getitem__)
+        score = anomalies.log_rate("divergence", ratios[culprit]) / self._budget
+        if score > 1:
+            found[culprit] = _diverging(found[culprit], score, self.sources[culprit])
         self.levels |= sound
         return found
 
     def _deviate(self, source: str, sound: Mapping[str, float]) -> float:
         """Sigmas by which a source deviates, in this period and the one before; remembers the deviation."""
-        others = [source_ for source_ in sound if source_ != source]
+        others = [other for other in sound if other != source]
         now = sound[source] - median(sound[other] for other in others)
         before = sound[source] - median(self.levels.get(other, sound[other]) for other in others)
         past = self.sources.setdefault(source, {"baseline": 0.0, "variance": 0.0, "count": 0, "last": 0.0, "away": 0})
@@ -88,24 +97,6 @@ class Panel:
         past["variance"] += SPREAD * (cut * cut - past["variance"])
         return ratio
 
-    @staticmethod
-    def _named(verdict: Verdict, score: float, past: Mapping[str, float]) -> Verdict:
-        """Say of the culprit that it diverges, or which slip of the unit the others' price shows."""
-        verdict = verdict._replace(scores=verdict.scores | {"divergence": score})
-        if score <= 1:
-            return verdict
-        if verdict.change == 0:
-            name = {"kind": "data", "check": "stale"}
-        elif abs(verdict.sigmas) > anomalies.SUSPECT and (factor := anomalies.looks_like(past["last"])):
-            name = {"kind": "data", "check": anomalies.named(factor), "undone": verdict.value / factor}
-        elif score < verdict.score:
-            return verdict
-        else:
-            name = {"kind": "divergence", "check": "divergence"}
-        evidence = {"deviation": past["last"], "premium": past["baseline"]}
-        score = max(score, verdict.score)
-        return verdict._replace(score=score, flagged=True, evidence=evidence, p_value=None, **name)
-
     def state(self) -> dict[str, Any]:
         """All that the panel remembers, as plain JSON values."""
         sources = {source: dict(past) for source, past in self.sources.items()}
@@ -123,6 +114,28 @@ class Panel:
         panel.levels = dict(state["levels"])
         panel.sources = {source: dict(past) for source, past in state["sources"].items()}
         return panel
+
+
+def _diverging(verdict: Verdict, score: float, past: Mapping[str, float]) -> Verdict:
+    """Say of a culprit that it diverges; that it stands still, or slipped, where that is why."""
+    deviation, undone, check = past["last"], None, "divergence"
+    if verdict.change == 0:
+        check = "stale"
+    elif abs(verdict.sigmas) > anomalies.SUSPECT and (factor := anomalies.looks_like(deviation)):
+        check, undone = anomalies.named(factor), verdict.value / factor
+    scores = verdict.scores | {"divergence": score}
+    if check == "divergence" and score < verdict.score:  # a shock of its own, first of all
+        return verdict._replace(scores=scores)
+    return verdict._replace(
+        score=max(score, verdict.score),
+        flagged=True,
+        kind=anomalies.KINDS[check],
+        check=check,
+        p_value=None,
+        scores=scores,
+        evidence={"deviation": deviation, "premium": past["baseline"]},
+        undone=undone,
+    )
 
 
 def exchanged(verdicts: Mapping[str, Verdict], streams: Mapping[str, Stream]) -> dict[str, Verdict]:
