@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
     "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "slips", "anomalies",
-    "corroboration", "watching", "archive", "fetch", "store", "cells", "sources", "customs", "reference", "fallback", "spreads", "trade", "panels", "formulas",
-    "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
-    "sensitivity", "forecasts", "watchlist", "shocks", "notice", "keys", "releases", "published", "documents", "pipeline",
-    "review", "clauses", "report", "schedule", "commands",
+    "corroboration", "watching", "archive", "fetch", "store", "cells", "sources", "customs", "reference", "fallback",
+    "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
+    "imports", "index", "twins", "figures", "sensitivity", "forecasts", "watchlist", "shocks", "notice", "keys",
+    "releases", "published", "documents", "pipeline", "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
