@@ -890,6 +890,7 @@ def _invite(port: int, seconds: float) -> None:
         ("/v1/indicators/gallium/metal", "what its imports were worth per tonne; not a price"),
         ("/v1/gaps", "China's prices beside those outside"),
         ("/v1/forecasts/gallium/metal/XCN", "what is expected, and how earlier forecasts did"),
+        ("/v1/shocks", "what the market did that nobody expected, and whose figures look wrong"),
         ("/v1/releases", "the releases, a new one each market day"),
     ):
         click.echo(f"  {base + path:<58} {what}")

@@ -31,9 +31,9 @@ KINDS: dict[str, Kind] = {
 # (a, b). The first three are fitted to simulated GARCH(1,1) series with Student t innovations of five degrees of
 # freedom, alpha .08, beta .9; divergence to panels of one benchmark. Alarms within five observations are one.
 CURVES = {
-    "spike": (-0.42, 4.24),
-    "volatility": (4.28, 6.04),
-    "trend": (-0.5, 7.54),
+    "spike": (-0.28, 4.11),
+    "volatility": (4.31, 5.9),
+    "trend": (-0.55, 7.45),
     "divergence": (0.3, 5.7),
 }
 TRUSTED = 1e-3  # tail probabilities below this one are not to be relied on: at 1e-4 they were 13 times off
@@ -382,7 +382,7 @@ class Stream:
             return verdict
         self.spike_age = 0
         kept = (level - self.spike_from) / self.spike_move
-        if verdict.flagged or kept < 0.5:
+        if verdict.flagged or not verdict.change or kept < 0.5:
             return verdict
         score, scores = self.spike_score, verdict.scores | {"level-shift": self.spike_score}
         return verdict._replace(

@@ -17,10 +17,10 @@ from pricing import anomalies
 from pricing.anomalies import CERTAIN, Alarms, Stream, Verdict
 
 FEWEST = 3  # sources: of two that differ nobody can say which one is wrong
-BASELINE = 0.01  # weight of the newest deviation in a source's usual premium: slow, so that a drift is seen
+PREMIUM = 0.01  # weight of the newest deviation in a source's premium: slow, so that a drift is seen
 SPREAD = 0.02  # weight of the newest square in the variance of its deviations
-WINSOR = 3.0  # sigmas at which a deviation is cut before it is remembered
-ENOUGH = 20  # deviations before a source is judged
+CUT = 3.0  # sigmas at which a deviation is cut before it is remembered
+ENOUGH = 20  # deviations that give a premium; as many again give the scale, and the source is judged
 FLOOR = 2e-4  # least sigma of a deviation: sources round differently
 SETTLED = 60  # periods after which a premium that stays is the source's own
 EXCHANGED = 6.0  # sigmas within which two series must meet each other's price
@@ -29,9 +29,9 @@ EXCHANGED = 6.0  # sigmas within which two series must meet each other's price
 class Panel:
     """Several sources that quote one price.
 
-    Each source has a slow baseline against the median of the others, so a premium is no error. A source diverges where
-    its deviation from the baseline is rare in this period and in the one before. Its deviation is the least one against
-    the others' median of this period or of the one before: some learn of a move one period late. One source is the
+    Each source has a premium, which is no error and is taken out before sources are compared. A source diverges where
+    its deviation from the median of the others is rare in this period and in the one before. Its deviation is the least
+    one against the others of this period or of the one before: some learn of a move one period late. One source is the
     culprit, the farthest one.
     """
 
@@ -55,8 +55,8 @@ class Panel:
             The culprit's replaced where it diverges; the market's alarms with how many of the ``others`` are
             ``confirming`` in their evidence: they moved the same way, half as far or farther.
         """
-        sound = {s: math.log(v.value) for s, v in verdicts.items() if v.kind != "data" and 0 < v.value < math.inf}
         found = dict(verdicts)
+        sound = {s: math.log(v.value) for s, v in verdicts.items() if v.kind != "data" and 0 < v.value < math.inf}
         if len(sound) < FEWEST:
             return found
         for source in sound:
@@ -65,37 +65,56 @@ class Panel:
                 alike = [s for s in sound if s != source and verdicts[s].change / verdict.change >= 0.5]
                 counted = {"others": len(sound) - 1.0, "confirming": float(len(alike))}
                 found[source] = verdict._replace(evidence=verdict.evidence | counted)
-        ratios = {source: self._deviate(source, sound) for source in sound}
+        deviations = {source: self._deviation(source, sound) for source in sound}
+        ratios = {source: self._ratio(source, deviation) for source, deviation in deviations.items()}
         culprit = max(ratios, key=ratios.__getitem__)
         score = anomalies.log_rate("divergence", ratios[culprit]) / self._budget
         if score > 1:
-            found[culprit] = _diverging(found[culprit], score, self.sources[culprit])
+            premium = self.sources[culprit]["premium"]
+            found[culprit] = _diverging(found[culprit], score, deviations[culprit], premium)
+        for source, deviation in deviations.items():
+            self._remember(source, deviation, diverges=source == culprit and score > 1)
         self.levels |= sound
         return found
 
-    def _deviate(self, source: str, sound: Mapping[str, float]) -> float:
-        """Sigmas by which a source deviates, in this period and the one before; remembers the deviation."""
-        others = [other for other in sound if other != source]
-        now = sound[source] - median(sound[other] for other in others)
-        before = sound[source] - median(self.levels.get(other, sound[other]) for other in others)
-        past = self.sources.setdefault(source, {"baseline": 0.0, "variance": 0.0, "count": 0, "last": 0.0, "away": 0})
-        nearest = min(max(past["baseline"], min(now, before)), max(now, before))
-        deviation, last = nearest - past["baseline"], past["last"]
-        past["last"], past["count"] = deviation, past["count"] + 1
-        if past["count"] <= ENOUGH:
-            past["baseline"] += deviation / past["count"]
-            past["variance"] += (deviation * deviation * (past["count"] > 1) - past["variance"]) / past["count"]
+    def _deviation(self, source: str, sound: Mapping[str, float]) -> float:
+        """Log distance of a source from the others, premiums taken out, this period or the one before."""
+        start = {"premium": 0.0, "variance": 0.0, "count": 0.0, "last": 0.0, "away": 0.0}
+        past = self.sources.setdefault(source, start)
+        others = [s for s in sound if s != source and self.sources.get(s, start)["count"] >= ENOUGH]
+        if past["count"] < ENOUGH and len(others) < FEWEST - 1:  # at the start all are compared with the common median
+            return sound[source] - median(sound.values()) - past["premium"]
+        if not others:
             return 0.0
-        sigma = max(math.sqrt(past["variance"]), FLOOR)
-        ratio = min(abs(deviation), abs(last)) / sigma if deviation * last > 0 else 0.0
-        past["away"] = past["away"] + 1 if ratio > WINSOR else 0
+        own = sound[source] - past["premium"]
+        now = own - median(sound[s] - self.sources[s]["premium"] for s in others)
+        before = own - median(self.levels[s] - self.sources[s]["premium"] for s in others)
+        return min(max(0.0, min(now, before)), max(now, before))
+
+    def _ratio(self, source: str, deviation: float) -> float:
+        """Sigmas by which a source deviates in this period and deviated, the same way, in the one before."""
+        past = self.sources[source]
+        if past["count"] < 2 * ENOUGH or deviation * past["last"] <= 0:
+            return 0.0
+        return min(abs(deviation), abs(past["last"])) / max(math.sqrt(past["variance"]), FLOOR)
+
+    def _remember(self, source: str, deviation: float, *, diverges: bool) -> None:
+        """Learn premium and scale of a source from what is no divergence; one that lasts is a premium in the end."""
+        past = self.sources[source]
+        past["last"] = deviation
+        past["away"] = past["away"] + 1 if diverges else 0.0
         if past["away"] > SETTLED:
-            past |= {"baseline": past["baseline"] + deviation, "last": 0.0, "away": 0}
-            return ratio
-        cut = max(-WINSOR * sigma, min(WINSOR * sigma, deviation))
-        past["baseline"] += BASELINE * cut
-        past["variance"] += SPREAD * (cut * cut - past["variance"])
-        return ratio
+            past |= {"premium": past["premium"] + deviation, "last": 0.0, "away": 0.0}
+        elif past["count"] < 2 * ENOUGH:  # first the premium, then with it the scale
+            past["count"] += 1
+            past["premium"] += deviation / past["count"]
+            if past["count"] > ENOUGH:
+                past["variance"] += (deviation * deviation - past["variance"]) / (past["count"] - ENOUGH)
+        elif not diverges:
+            sigma = max(math.sqrt(past["variance"]), FLOOR)
+            cut = max(-CUT * sigma, min(CUT * sigma, deviation))
+            past["premium"] += PREMIUM * cut
+            past["variance"] += SPREAD * (cut * cut - past["variance"])
 
     def state(self) -> dict[str, Any]:
         """All that the panel remembers, as plain JSON values."""
@@ -116,9 +135,9 @@ class Panel:
         return panel
 
 
-def _diverging(verdict: Verdict, score: float, past: Mapping[str, float]) -> Verdict:
+def _diverging(verdict: Verdict, score: float, deviation: float, premium: float) -> Verdict:
     """Say of a culprit that it diverges; that it stands still, or slipped, where that is why."""
-    deviation, undone, check = past["last"], None, "divergence"
+    undone, check = None, "divergence"
     if verdict.change == 0:
         check = "stale"
     elif abs(verdict.sigmas) > anomalies.SUSPECT and (factor := anomalies.looks_like(deviation)):
@@ -133,7 +152,7 @@ def _diverging(verdict: Verdict, score: float, past: Mapping[str, float]) -> Ver
         check=check,
         p_value=None,
         scores=scores,
-        evidence={"deviation": deviation, "premium": past["baseline"]},
+        evidence={"deviation": deviation, "premium": premium},
         undone=undone,
     )
 
