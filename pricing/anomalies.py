@@ -68,7 +68,7 @@ class Alarms:
     """
 
     spike: float = 0.5
-    volatility: float = 0.2
+    volatility: float = 0.25
     trend: float = 0.1
     stale: float = 0.1
     replay: float = 0.02
