@@ -45,6 +45,7 @@ FIRST = 12  # moves before there is a scale
 VOLATILITY_WINDOW, TREND_WINDOW = 20, 22  # observations
 # Sigmas at which a move is cut: before it enters the fast and the slow scale, and the windows of the two channels.
 CUT_FAST, CUT_SLOW, CUT_VOLATILITY, CUT_TREND = 4.0, 3.0, 4.0, 2.0
+HUGE = 1e150
 FLOOR = 1e-6  # least sigma of a log return: prices are quoted to six digits at best
 
 SUSPECT = 6.0  # sigmas below which nothing is called a slip
@@ -68,7 +69,7 @@ class Alarms:
     """
 
     spike: float = 0.5
-    volatility: float = 0.2
+    volatility: float = 0.25
     trend: float = 0.1
     stale: float = 0.1
     replay: float = 0.02
@@ -204,10 +205,11 @@ class Stream:
         day : int
             Ordinal of the period's first day. A period that does not follow the last one is a duplicate.
         value : float
-            As published. NaN and infinities are missing: nothing is said or remembered.
+            As published. NaN and infinities are missing: nothing is said or remembered. So are premiums beyond 1e150,
+            whose squares are infinite.
         """
         self.before = []
-        if not math.isfinite(value):
+        if not math.isfinite(value) or (self.linear and abs(value) > HUGE):
             return self._verdict(day, value, {})
         if day <= self.day:
             return self._error(day, value, "duplicate", {"days_back": float(self.day - day)})
@@ -251,7 +253,7 @@ class Stream:
         return max((self.fast * self.slow) ** 0.25, self._floor()) if self.moves >= FIRST else 0.0
 
     def _floor(self) -> float:
-        return 1e-150 if self.linear else FLOOR
+        return 1 / HUGE if self.linear else FLOOR
 
     # ------------------------------------------------------------------ errors
 
