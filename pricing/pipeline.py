@@ -13,9 +13,10 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -29,11 +30,13 @@ from apscheduler.triggers.cron import CronTrigger
 from pricing import (
     __version__,
     cells,
+    checks,
     customs,
     decisions,
     documents,
     figures,
     forecasts,
+    habits,
     keys,
     notice,
     published,
@@ -49,6 +52,7 @@ from pricing.config import (
     Methodologies,
     Methodology,
     Operation,
+    Series,
     Source,
     canonical,
     methodology_bytes,
@@ -395,27 +399,61 @@ def _read(
     decided = decisions.standing(decisions.read(ws.store.decisions()))
     kept, held = quality.hold_back(parsed.observations, series, at.date(), decided.accepted)
     kept = quality.with_statuses(kept, series)
-    doubtful = [(f.series or "", f.period or "") for f in held]
-    held = [f for f in held if (f.series, f.period, f.evidence["value"], register) not in decided.rejected]
     published = parsed.published
     if published is not None and published > (at + dt.timedelta(days=1)).date():
         held.append(Finding("stamp-to-come", "warning", f"is stamped {published}, which has not come: not believed"))
         published = None
     kept, older = _without_older(ws, name, kept, published)
-    changes = ws.store.append(
-        document["id"],
-        name,
-        at,
-        kept,
-        register=register,
-        published=published,
-        findings=[*parsed.findings, *held, *older],
-        absent=parsed.absent,
-        complete=source.complete and not older,
-        to_the_end=published is not None,
-        held=doubtful,
-    )
+    kept, out, judged = _judged(ws, kept, series, decided.accepted)
+    # what was known of a figure that is held back, or that the document contradicts itself about, is not withdrawn
+    out |= {(f.series or "", f.period or "") for f in (*held, *parsed.findings) if f.severity == "error"}
+    told = [f for f in (*held, *judged) if not _rejected(f, register, decided)]
+    with ws.store.writing():
+        changes = ws.store.append(
+            document["id"],
+            name,
+            at,
+            kept,
+            register=register,
+            published=published,
+            findings=[*parsed.findings, *told, *older],
+            absent=parsed.absent,
+            complete=source.complete and not older,
+            to_the_end=published is not None,
+            held=out,
+        )
+        if changes.revised:
+            told_so_far = ws.store.revisions(s.id for s in source.series)
+            now = (told_so_far["document"] == document["id"]) & (told_so_far["vintage"] >= micros(at))
+            ws.store.add_findings(at, name, habits.revisions(told_so_far, now.to_numpy(dtype=bool)), document["id"])
     return Outcome(name, "new", "; ".join(f.message for f in older), vintage=at, changes=changes)
+
+
+def _judged(
+    ws: Workspace, kept: pd.DataFrame, series: Mapping[str, Series], accepted: Collection[tuple[str, str, float]]
+) -> tuple[pd.DataFrame, set[tuple[str, str]], list[Finding]]:
+    """Judge a document's figures by what is known; return those to store, the places of the others, and findings."""
+    every = ws.operation.series()
+    fixings = [name for name, s in every.items() if s.kind == "fx"]
+    rates = cache(lambda: figures.euro_rates(ws.store.observations(fixings), every))
+    lines = checks.lined_up(kept, ws.store.observations(series), series, accepted)
+    found = [*checks.judge(lines, rates), *habits.ancient(lines), *habits.gaps(lines), *habits.left_behind(lines)]
+    out = {(f.series or "", f.period or "") for f in found if f.severity == "error"}
+    for line in lines:
+        beside = {n: s for n, s in every.items() if checks.comparable(line.series, s)} if line.is_new else {}
+        level = checks.level(beside, ws.store.observations(beside), rates) if beside else None
+        doubt = checks.magnitude(line, level, rates) if level else None
+        if doubt:
+            found.append(doubt)
+            out |= {(line.series.id, p) for p in line.periods if doubt.severity == "error"}
+    stays = [pair not in out for pair in zip(kept["series"], kept["period"], strict=True)]
+    return kept[np.array(stays, dtype=bool)], out, found
+
+
+def _rejected(finding: Finding, register: str, decided: decisions.Standing) -> bool:
+    """Whether somebody has rejected the figure that a finding is about: it is not told again."""
+    value = finding.evidence.get("value")
+    return (finding.series, finding.period, value, register) in decided.rejected
 
 
 def _read_cells(

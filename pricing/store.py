@@ -506,6 +506,33 @@ class Store:
         ).fetchall()
         return pd.DataFrame(rows, columns=["period", "vintage", "value", "status", "document"])
 
+    def revisions(self, series: Iterable[str]) -> pd.DataFrame:
+        """Every change from one value above zero to another: ``series, period, old, new, vintage, document``."""
+        rows: list[tuple[Any, ...]] = []
+        for name in series:
+            rows += self._conn.execute(
+                "SELECT * FROM (SELECT n.name, o.period, lag(o.value) OVER (PARTITION BY o.period ORDER BY o.vintage)"
+                " AS old, o.value AS new, o.vintage, o.document FROM series n JOIN observation o ON o.series = n.id"
+                " WHERE n.name = ?) WHERE old > 0 AND new > 0 AND old <> new",
+                (name,),
+            ).fetchall()
+        told = pd.DataFrame(rows, columns=["series", "period", "old", "new", "vintage", "document"])
+        return told.astype({"old": "float64", "new": "float64", "vintage": "int64"})
+
+    def first_learnt(self, series: Iterable[str], latest: int) -> pd.DataFrame:
+        """The date (UTC) on which each of the latest periods was first known: ``series, period, day``."""
+        rows: list[tuple[str, str, int]] = []
+        for name in series:
+            rows += self._conn.execute(
+                "SELECT n.name, o.period, min(o.vintage) FROM series n JOIN observation o ON o.series = n.id"
+                " WHERE n.name = ? GROUP BY o.period ORDER BY o.period DESC LIMIT ?",
+                (name, latest),
+            ).fetchall()
+        return pd.DataFrame(
+            [(name, period, instant(vintage).date()) for name, period, vintage in rows],
+            columns=["series", "period", "day"],
+        )
+
     def summary(self) -> list[dict[str, Any]]:
         """Return per source: documents, series, observations, revisions, withdrawals, last period and vintage."""
         return list(

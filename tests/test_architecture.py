@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
     "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "archive", "fetch", "store",
-    "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas",
-    "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
-    "sensitivity", "forecasts", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline",
+    "cells", "sources", "customs", "slips", "checks", "habits", "reference", "fallback", "spreads", "trade", "panels",
+    "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins",
+    "figures", "sensitivity", "forecasts", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline",
     "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
@@ -26,9 +26,9 @@ OUTSIDE = {
     "sqlite3", "sqlite_utils", "flask", "werkzeug", "granian", "email", "structlog", "subprocess",
 }  # fmt: skip
 PURE = (
-    "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "reference", "fallback",
-    "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity", "forecasts",
+    "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "checks", "habits", "reference",
+    "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation",
+    "replica", "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity", "forecasts",
 )  # fmt: skip
 
 
