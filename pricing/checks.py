@@ -35,12 +35,13 @@ ALMOST = 1e-9  # share of a value below which a difference is arithmetic
 # What programs and clerks write where there is no figure; the long nines are no price of anything by accident.
 NINES = (9999.0, 99999.0, 999999.0, 9999999.0, 9999.99, 99999.99, 999999.99)
 PLACEHOLDERS = (*NINES, 99.0, 999.0, 99.9, 999.9, 99.99, 999.99, 1.0, 0.1, 0.01, 0.001, 0.0001, 1e-10)
+FARTHEST = 700.0  # logarithm of a ratio that still is a number
 OF_RATE = 0.02  # a currency mistaken lies this near the rate of the day
 FOREIGN = 5.0  # an exchange rate below this factor could be a market's move
 NEAREST = 1.03  # a revision by less is not asked for its currency
 OF_REVISED = 0.005  # a revision from one currency to another lies this near the rate of the day
 OF_TAX = 0.0002  # a tax mistaken lies this near 1 + the rate: the price is the one before
-RUN = 3  # equal figures of two series in a row
+RUN = 5  # equal figures of two series in a row
 SELDOM = 0.1  # share of earlier periods in which two series that are not one may have been equal
 PAST = 12  # earlier periods without which nothing is said of two series
 TAXES = tuple(rate for _, rate, _ in VAT)
@@ -59,7 +60,7 @@ class Line:
     ----------
     periods : list of ISO periods, shape (n,)
     values : float array, in the series' own unit
-        The document's where it speaks, else what is known.
+        The document's where it speaks, else what is known; NaN where it is no price (voided, suspended, limit).
     old : float array
         What was known before; NaN where nothing was.
     fresh : bool array
@@ -87,7 +88,7 @@ def lined_up(
     series: Mapping[str, Series],
     accepted: Collection[tuple[str, str, float]] = (),
 ) -> list[Line]:
-    """Lay a document's figures beside what is known of its series; what is no price (a status) is left out.
+    """Lay a document's figures beside what is known of its series.
 
     Parameters
     ----------
@@ -97,9 +98,9 @@ def lined_up(
     before = {str(name): rows for name, rows in known.groupby("series", sort=False)}
     lines = []
     for name, rows in observations.groupby("series", sort=True):
-        had = _usable(before.get(str(name)))
-        says = _usable(rows)
-        periods = sorted({**had, **says})
+        known_of = before.get(str(name), rows.iloc[:0])
+        had, says = _usable(known_of), _usable(rows)
+        periods = sorted({*known_of["period"], *rows["period"]})
         old = np.array([had.get(p, np.nan) for p in periods], dtype="float64")
         told = np.array([says.get(p, np.nan) for p in periods], dtype="float64")
         values = np.where(np.isnan(told), old, told)
@@ -112,9 +113,7 @@ def lined_up(
     return lines
 
 
-def _usable(rows: pd.DataFrame | None) -> dict[str, float]:
-    if rows is None:
-        return {}
+def _usable(rows: pd.DataFrame) -> dict[str, float]:
     triples = zip(rows["period"].tolist(), rows["value"].tolist(), rows["status"].tolist(), strict=True)
     return {period: value for period, value, status in triples if status in PRICES}
 
@@ -127,12 +126,9 @@ def judge(lines: Sequence[Line], rates: Rates) -> list[Finding]:
         for f in (*_new_signs(line), *_levels(line, rates), *_taxes(line), *_other_currency(line, rates))
     ]
     exchanged = [*swaps(lines)]
-    found = [f for f in found if f.check != "unit-slip" or _place(f) not in {_place(s) for s in exchanged}] + exchanged
+    places = {(f.series, f.period) for f in exchanged}  # a swap explains what else looks like a slip
+    found = [f for f in found if (f.series, f.period) not in places] + exchanged
     return [*found, *_at_once(found, lines), *copies(lines)]
-
-
-def _place(finding: Finding) -> tuple[str | None, str | None]:
-    return finding.series, finding.period
 
 
 # ------------------------------------------------------------------------------ one series by itself
@@ -142,9 +138,9 @@ def _new_signs(line: Line) -> Iterator[Finding]:
     """Find figures that are zero or below where the series never was (prices are held back for that already)."""
     if line.series.kind != "other":
         return
-    above = line.values > 0
-    for t in np.flatnonzero(line.fresh & ~above).tolist():
-        if t >= ENOUGH and above[:t].all():
+    below = line.values <= 0
+    for t in np.flatnonzero(line.fresh & below).tolist():
+        if t >= ENOUGH and not below[:t].any():
             value = float(line.values[t])
             check, what = ("sign", "is below zero") if value < 0 else ("placeholder", "is zero")
             evidence = {"value": value, "undone": -value if value < 0 else None, "earlier": t}
@@ -175,12 +171,11 @@ def _levels(line: Line, rates: Rates) -> Iterator[Finding]:
     last, standing = np.nan, 0
     for level in np.split(np.arange(len(rows)), np.flatnonzero(steps) + 1):
         first = float(values[level[0]])
-        ratio = first / last
         why = None
         if standing >= ENOUGH and not line.settled[rows[level]].any():
-            why = _explained(first, ratio, line.periods[rows[level[0]]], line.series, rates)
+            why = _explained(first, last, line.periods[rows[level[0]]], line.series, rates)
         if why is None:
-            near = max(ratio, 1 / ratio) <= LEAST
+            near = abs(np.log(first) - np.log(last)) <= np.log(LEAST)
             standing = len(level) + (standing if near else 0)
             last = float(values[level[-1]])
             continue
@@ -192,9 +187,10 @@ def _levels(line: Line, rates: Rates) -> Iterator[Finding]:
             yield Finding(why.check, why.severity, message, line.series.id, line.periods[t], evidence)
 
 
-def _explained(value: float, ratio: float, period: str, series: Series, rates: Rates) -> _Explained | None:
-    """Say which known mistake explains a figure of so many times the last good one."""
-    size = max(ratio, 1 / ratio)
+def _explained(value: float, last: float, period: str, series: Series, rates: Rates) -> _Explained | None:
+    """Say which known mistake explains a figure after the last good one."""
+    size = float(np.exp(np.clip(abs(np.log(value) - np.log(last)), 0, FARTHEST)))
+    ratio = size if value > last else 1 / size
     if size > JUMP and value in PLACEHOLDERS:
         certain = value in NINES or size > LEAST
         return _Explained("placeholder", "error" if certain else "warning", None, "is what stands for no figure")
@@ -217,7 +213,7 @@ def _rates_of(series: Series, period: str, rates: Rates) -> dict[str, float]:
     if not own:
         return {}
     table = rates()
-    fixed = table.loc[: period + "-99"].ffill(limit=31).iloc[-1:] if len(table) else table
+    fixed = table.loc[: period + "-99"].tail(31).ffill().tail(1) if len(table) else table
     per_euro = {"EUR": 1.0, **{str(c): float(fixed[c].iloc[0]) for c in fixed.columns}} if len(fixed) else {}
     mine = per_euro.pop(own, np.nan)
     return {other: rate / mine for other, rate in per_euro.items() if np.isfinite(rate / mine)}
@@ -234,7 +230,7 @@ def _taxes(line: Line) -> Iterator[Finding]:
         return
     reference = line.old.copy()
     reference[1:] = np.where(np.isnan(line.old[1:]), line.values[:-1], line.old[1:])
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         ratio = line.values / reference
     steps = [(1 + tax, f"with {tax:.0%}") for tax in TAXES] + [(1 / (1 + tax), f"without {tax:.0%}") for tax in TAXES]
     for factor, words in steps:
@@ -249,7 +245,7 @@ def _taxes(line: Line) -> Iterator[Finding]:
 
 def _other_currency(line: Line, rates: Rates) -> Iterator[Finding]:
     """Find revisions by an exchange rate that is too near one to be told from a market's move."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         ratio = line.values / line.old
         size = np.abs(np.log(ratio))
     for t in np.flatnonzero(line.fresh & (size > np.log(NEAREST)) & (size < np.log(FOREIGN))).tolist():
@@ -278,36 +274,27 @@ def swaps(lines: Sequence[Line]) -> Iterator[Finding]:
         for (one, t), (two, u) in itertools.combinations(moved[period], 2):
             if {(one.series.id, period), (two.series.id, period)} & told:
                 continue
-            bases = float(one.values[t - 1]), float(two.values[u - 1])
-            for after in itertools.count():
-                if not _exchanged(one, t + after, two, u + after, bases):
-                    if after:  # the way back is no swap
-                        told |= {(line.series.id, p) for line, p in _at(one, t + after, two, u + after)}
-                    break
-                at = one.periods[t + after]
-                told |= {(one.series.id, at), (two.series.id, at)}
-                for line, other, k, value in (
-                    (one, two, t + after, float(two.values[u + after])),
-                    (two, one, u + after, float(one.values[t + after])),
-                ):
-                    if line.fresh[k] and not line.settled[k]:
-                        shown = float(line.values[k])
-                        message = f"{line.series.id} {at}: {shown:g} fits {other.series.id}, and the other way round"
-                        evidence = {"value": shown, "other": other.series.id, "undone": value}
-                        yield Finding("swapped", "error", message, line.series.id, at, evidence)
+            n = _exchanged(one, t, two, u)
+            if n:  # the way back, one period later, is no swap
+                told |= {(line.series.id, p) for line in (one, two) for p in one.periods[t : t + n + 1]}
+            for k in range(n):
+                for line, at, other, beside in ((one, t + k, two, u + k), (two, u + k, one, t + k)):
+                    if line.fresh[at] and not line.settled[at]:
+                        yield _swapped(line, at, other, float(other.values[beside]))
 
 
-def _at(one: Line, t: int, two: Line, u: int) -> Iterator[tuple[Line, str]]:
-    for line, k in ((one, t), (two, u)):
-        if k < len(line.periods):
-            yield line, line.periods[k]
+def _swapped(line: Line, at: int, other: Line, undone: float) -> Finding:
+    value, period = float(line.values[at]), line.periods[at]
+    message = f"{line.series.id} {period}: {value:g} fits {other.series.id}, and {undone:g} of that fits it"
+    evidence = {"value": value, "last": float(line.values[at - 1]), "other": other.series.id, "undone": undone}
+    return Finding("swapped", "error", message, line.series.id, period, evidence)
 
 
 def _unusual(line: Line) -> list[int]:
     """Positions of fresh figures that moved by many of the series' usual moves, and far."""
     if not line.fresh.any():
         return []
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         moves = np.abs(np.diff(np.log(line.values)))
     out = []
     for t in np.flatnonzero(line.fresh[1:] & (moves > 0.75 * APART) & np.isfinite(moves)).tolist():
@@ -318,15 +305,16 @@ def _unusual(line: Line) -> list[int]:
     return out
 
 
-def _exchanged(one: Line, t: int, two: Line, u: int, bases: tuple[float, float]) -> bool:
-    if t >= len(one.periods) or u >= len(two.periods) or one.periods[t] != two.periods[u]:
-        return False
-    a, b = float(one.values[t]), float(two.values[u])
-    if not (a > 0 and b > 0):
-        return False
-    apart = abs(np.log(bases[0] / bases[1]))
-    crossed = max(abs(np.log(a / bases[1])), abs(np.log(b / bases[0])))
-    return bool(apart > APART and crossed <= apart / 4)
+def _exchanged(one: Line, t: int, two: Line, u: int) -> int:
+    """For how many periods, from one on, each of two series stays where the other one was before."""
+    before, beside = np.log(one.values[t - 1]), np.log(two.values[u - 1])
+    apart = abs(before - beside)
+    n = min(len(one.periods) - t, len(two.periods) - u)
+    same = np.array(one.periods[t : t + n]) == np.array(two.periods[u : u + n])
+    with np.errstate(all="ignore"):
+        off = np.fmax(np.abs(np.log(one.values[t : t + n]) - beside), np.abs(np.log(two.values[u : u + n]) - before))
+    crossed = same & (off <= apart / 4) & (apart > APART)
+    return int(np.argmin(np.append(crossed, False)))
 
 
 def copies(lines: Sequence[Line]) -> Iterator[Finding]:
@@ -352,7 +340,7 @@ def copies(lines: Sequence[Line]) -> Iterator[Finding]:
             if len(values) > 1 and len(earlier) >= PAST and sum(earlier) <= SELDOM * len(earlier):
                 evidence = {"value": float(one.values[t]), "other": two.series.id, "run": run, "undone": None}
                 message = (
-                    f"{one.series.id} {one.periods[t]}: equals {two.series.id} for the {run}rd time "
+                    f"{one.series.id} {one.periods[t]}: equals {two.series.id} for the {run}th time "
                     f"in a row, and did in {sum(earlier)} of {len(earlier)} periods before"
                 )
                 yield Finding("copied", "warning", message, one.series.id, one.periods[t], evidence)
@@ -412,11 +400,12 @@ def magnitude(line: Line, beside: Level, rates: Rates) -> Finding | None:
     """
     if not line.is_new or line.settled.any():
         return None
-    latest = pd.DataFrame({"period": line.periods[-1:], "value": line.values[-1:]})
+    at = int(np.flatnonzero(line.fresh)[-1]) if line.fresh.any() else -1
+    latest = pd.DataFrame({"period": [line.periods[at]], "value": [line.values[at]]})
     usd = _usd_per_t(line.series, latest, rates)
     if not len(usd) or 1 / BAND * beside.low <= usd[0] <= BAND * beside.high:
         return None
-    low, value = bool(usd[0] < beside.low), float(line.values[-1])
+    low, value = bool(usd[0] < beside.low), float(line.values[at])
     factors = [
         f for f in SLIPS if f > LEAST and JUMP * beside.high >= usd[0] * (f if low else 1 / f) >= beside.low / JUMP
     ]
@@ -425,16 +414,16 @@ def magnitude(line: Line, beside: Level, rates: Rates) -> Finding | None:
     undone = None if factor is None else value * factor if low else value / factor
     evidence = {
         "value": value, "usd_per_t": float(usd[0]), "low": beside.low, "high": beside.high,
-        "beside": list(beside.series), "figures": len(line.periods), "undone": undone,
+        "beside": list(beside.series), "figures": int(line.fresh.sum()), "undone": undone,
     }  # fmt: skip
     message = (
-        f"{line.series.id} {line.periods[-1]}: {value:g} {line.series.unit} would be {usd[0]:.4g} USD/t, where "
+        f"{line.series.id} {line.periods[at]}: {value:g} {line.series.unit} would be {usd[0]:.4g} USD/t, where "
         f"{', '.join(beside.series)} lie between {beside.low:.4g} and {beside.high:.4g}"
     )
     if factor is not None:
         message += f"; {SLIPS[factor]} would explain it: is the unit what the publisher means?"
     severity: Severity = "warning" if factor is None else "error"
-    return Finding("magnitude", severity, message, line.series.id, line.periods[-1], evidence)
+    return Finding("magnitude", severity, message, line.series.id, line.periods[at], evidence)
 
 
 def _usd_per_t(series: Series, rows: pd.DataFrame, rates: Rates) -> Floats:

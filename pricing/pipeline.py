@@ -218,6 +218,7 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
         except Exception as error:  # a fault of ours in one source must not keep the others from being collected
             log.exception("collecting ended by an error that is not ours", source=name)
             outcome = _missed(ws, name, f"ended by {error!r}; see the log")
+        _note_overdue(ws, name)
         log.info("collected", source=name, outcome=outcome.outcome, message=outcome.message, **_counts(outcome.changes))
         out.append(outcome)
     return out
@@ -256,6 +257,20 @@ def _missed(ws: Workspace, name: str, message: str) -> Outcome:
     except StoreError as error:  # another process writes for long: the sources after this one are visited all the same
         log.error("the failure could not be noted", source=name, why=str(error))
     return Outcome(name, "failed", message)
+
+
+def _note_overdue(ws: Workspace, name: str) -> None:
+    """Make a finding, once, of each series of a source whose next period should have been there."""
+    series = {s.id: s for s in ws.operation.sources[name].series}
+    learnt = ws.store.first_learnt(series, max(habits.REMEMBERED.values()))
+    found = list(habits.overdue(learnt, series, ws.now().date()))
+    if not found:
+        return
+    told = {(f["series"], f["period"]) for f in ws.store.findings() if f["check"] == "overdue"}
+    new = [f for f in found if (f.series, f.period) not in told]
+    if new:
+        with suppress(StoreError), writing(ws.data):  # where another process writes for long, the next visit tells it
+            ws.store.add_findings(ws.now(), name, new)
 
 
 def _collect_listed(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
@@ -446,6 +461,8 @@ def _judged(
         if doubt:
             found.append(doubt)
             out |= {(line.series.id, p) for p in line.periods if doubt.severity == "error"}
+    if not out:
+        return kept, out, found
     stays = [pair not in out for pair in zip(kept["series"], kept["period"], strict=True)]
     return kept[np.array(stays, dtype=bool)], out, found
 

@@ -18,8 +18,8 @@ ORDER = [
     "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "archive", "fetch", "store",
     "cells", "sources", "customs", "slips", "checks", "habits", "reference", "fallback", "spreads", "trade", "panels",
     "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins",
-    "figures", "sensitivity", "forecasts", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline",
-    "review", "clauses", "report", "schedule", "commands",
+    "figures", "sensitivity", "forecasts", "anomalies", "notice", "keys", "releases", "published", "documents",
+    "pipeline", "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
