@@ -29,6 +29,7 @@ Bools = npt.NDArray[np.bool_]
 Rates = Callable[[], pd.DataFrame]
 """Gives the exchange rates, ISO day × currency per euro: asked only where a ratio could be one."""
 
+BEFORE = 260  # known periods before a document's first that its figures are judged from: a year of days
 PRICES = ("normal", "provisional")
 JUMP = 3.0  # factor between two figures that begins another level
 ALMOST = 1e-9  # share of a value below which a difference is arithmetic
@@ -95,27 +96,31 @@ def lined_up(
     observations, known : DataFrame
         Columns ``series, period, value, status``, one row for each period of a series.
     """
-    before = {str(name): rows for name, rows in known.groupby("series", sort=False)}
+    had, says = _by_series(known), _by_series(observations)
+    settled_in: dict[str, set[tuple[str, float]]] = {}
+    for name, period, value in accepted:
+        settled_in.setdefault(name, set()).add((period, value))
     lines = []
-    for name, rows in observations.groupby("series", sort=True):
-        known_of = before.get(str(name), rows.iloc[:0])
-        had, says = _usable(known_of), _usable(rows)
-        periods = sorted({*known_of["period"], *rows["period"]})
-        old = np.array([had.get(p, np.nan) for p in periods], dtype="float64")
-        told = np.array([says.get(p, np.nan) for p in periods], dtype="float64")
-        values = np.where(np.isnan(told), old, told)
-        fresh = ~np.isnan(told) & ~(np.abs(told - old) <= ALMOST * np.abs(old))
-        settled = np.zeros(len(periods), dtype=bool)
-        for of, period, value in accepted:
-            if of == name and says.get(period, had.get(period)) == value:
-                settled[periods.index(period)] = True
-        lines.append(Line(series[str(name)], periods, values, old, fresh, settled))
+    for name, told in sorted(says.items()):
+        before = had.get(name, {})
+        periods = sorted({**before, **told})
+        old = np.array([before.get(p, np.nan) for p in periods], dtype="float64")
+        new = np.array([told.get(p, np.nan) for p in periods], dtype="float64")
+        values = np.where(np.isnan(new), old, new)
+        fresh = ~np.isnan(new) & ~(np.abs(new - old) <= ALMOST * np.abs(old))
+        wanted = settled_in.get(name, set())
+        settled = np.array([pair in wanted for pair in zip(periods, values.tolist(), strict=True)], dtype=bool)
+        lines.append(Line(series[name], periods, values, old, fresh, settled))
     return lines
 
 
-def _usable(rows: pd.DataFrame) -> dict[str, float]:
-    triples = zip(rows["period"].tolist(), rows["value"].tolist(), rows["status"].tolist(), strict=True)
-    return {period: value for period, value, status in triples if status in PRICES}
+def _by_series(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Values by series and period; NaN where a status says that it is no price."""
+    out: dict[str, dict[str, float]] = {}
+    columns = (rows[c].tolist() for c in ("series", "period", "value", "status"))
+    for name, period, value, status in zip(*columns, strict=True):
+        out.setdefault(name, {})[period] = value if status in PRICES else np.nan
+    return out
 
 
 def judge(lines: Sequence[Line], rates: Rates) -> list[Finding]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pricing.checks import Line
 from pricing.config import Frequency, Series
-from pricing.quality import Finding
+from pricing.quality import Finding, Severity
 
 Days = npt.NDArray[np.int64]
 
@@ -65,31 +65,31 @@ def ancient(lines: Sequence[Line]) -> Iterator[Finding]:
 
 
 def gaps(lines: Sequence[Line]) -> Iterator[Finding]:
-    """Find periods that are left out before ones that a document brings, beyond what the series left out before."""
+    """Find periods that are left out before ones that a document brings, beyond what the series left out before.
+
+    Series that leave the same ones out share a finding: it is the publisher who was silent.
+    """
+    silent: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        new = line.fresh & np.isnan(line.old)
-        if len(line.periods) < 2 or not new[1:].any():
-            continue
-        frequency = line.series.frequency
         apart = np.diff(days(line.periods))
-        wide = new[1:] & (apart > USUAL_GAP[frequency])
-        if not wide.any():
-            continue
-        width = REMEMBERED[frequency]
-        before = pd.Series(apart).rolling(width, min_periods=1).max().shift(1).fillna(0).to_numpy()
-        beyond = np.flatnonzero(wide & (apart > before))
-        if not len(beyond):
-            continue
-        spans = [f"{line.periods[k]}..{line.periods[k + 1]}" for k in beyond.tolist()]
-        longest = int(apart[beyond].max())
-        message = (
-            f"{line.series.id}: nothing between {', '.join(spans[-3:])}"
-            + (f" and {len(spans) - 3} more times" if len(spans) > 3 else "")
-            + f": up to {longest} days, longer than before"
-        )
-        evidence = {"gaps": spans[-SHOWN:], "count": len(spans), "longest_days": longest, "undone": None}
-        last = line.periods[int(beyond[-1]) + 1]
-        yield Finding("missing-period", "note" if line.is_new else "warning", message, line.series.id, last, evidence)
+        wide = (line.fresh & np.isnan(line.old))[1:] & (apart > USUAL_GAP[line.series.frequency])
+        if wide.any():
+            width = REMEMBERED[line.series.frequency]
+            before = pd.Series(apart).rolling(width, min_periods=1).max().shift(1).fillna(0).to_numpy()
+            spans = [
+                f"{line.periods[k]}..{line.periods[k + 1]}" for k in np.flatnonzero(wide & (apart > before)).tolist()
+            ]
+            if spans:
+                silent.setdefault(tuple(spans), []).append(line)
+    for left_out, group in silent.items():
+        spans = list(left_out)
+        names = [line.series.id for line in group]
+        more = f" and {len(spans) - 3} times before" if len(spans) > 3 else ""
+        message = f"{', '.join(names)}: nothing between {', '.join(spans[-3:])}{more}, longer than ever before"
+        evidence = {"series": names, "gaps": spans[-SHOWN:], "count": len(spans), "undone": None}
+        severity: Severity = "note" if all(line.is_new for line in group) else "warning"
+        one = names[0] if len(names) == 1 else None
+        yield Finding("missing-period", severity, message, one, spans[-1].partition("..")[2], evidence)
 
 
 def left_behind(lines: Sequence[Line]) -> Iterator[Finding]:

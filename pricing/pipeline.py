@@ -451,7 +451,8 @@ def _judged(
     every = ws.operation.series()
     fixings = [name for name, s in every.items() if s.kind == "fx"]
     rates = cache(lambda: figures.euro_rates(ws.store.observations(fixings), every))
-    lines = checks.lined_up(kept, ws.store.observations(series), series, accepted)
+    firsts = {str(name): str(period) for name, period in kept.groupby("series")["period"].min().items()}
+    lines = checks.lined_up(kept, ws.store.known_around(firsts, checks.BEFORE), series, accepted)
     found = [*checks.judge(lines, rates), *habits.ancient(lines), *habits.gaps(lines), *habits.left_behind(lines)]
     out = {(f.series or "", f.period or "") for f in found if f.severity == "error"}
     for line in lines:

@@ -506,6 +506,27 @@ class Store:
         ).fetchall()
         return pd.DataFrame(rows, columns=["period", "vintage", "value", "status", "document"])
 
+    def known_around(self, firsts: Mapping[str, str], before: int) -> pd.DataFrame:
+        """What is known of each series from so many periods before one on: ``series, period, value, status``.
+
+        Parameters
+        ----------
+        firsts : mapping of series to period
+        before : int
+        """
+        ids = dict(self._conn.execute("SELECT name, id FROM series").fetchall())
+        told: list[tuple[str, str, float, str]] = []
+        for name, first in firsts.items():
+            rows = self._conn.execute(
+                "SELECT period, value, status FROM observation WHERE series = ?1 AND period >= coalesce("
+                "(SELECT min(period) FROM (SELECT DISTINCT period FROM observation WHERE series = ?1 AND period < ?2"
+                " ORDER BY period DESC LIMIT ?3)), ?2) ORDER BY period, vintage",
+                (ids.get(name), first, before),
+            )
+            last = {row[0]: row for row in rows}
+            told += [(name, *row) for row in last.values() if row[2] != "withdrawn"]
+        return pd.DataFrame(told, columns=["series", "period", "value", "status"]).astype({"value": "float64"})
+
     def revisions(self, series: Iterable[str]) -> pd.DataFrame:
         """Every change from one value above zero to another: ``series, period, old, new, vintage, document``."""
         rows: list[tuple[Any, ...]] = []

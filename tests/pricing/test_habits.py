@@ -61,6 +61,12 @@ def test_a_month_left_out_is_a_note_in_a_first_reading_and_a_warning_after_it():
     assert [*habits.gaps(lines(document(tin=MONTHS)))] == []
 
 
+def test_series_that_are_silent_together_share_a_finding():
+    holed = [p for p in MONTHS if p != "2023-05"]
+    (found,) = habits.gaps(lines(document(tin=holed, zinc=holed, lead=MONTHS)))
+    assert (found.series, found.evidence["series"]) == (None, ["tin", "zinc"])
+
+
 def test_a_suspended_period_is_not_left_out():
     now = document(tin=MONTHS)
     now.loc[now["period"] == "2023-05", "status"] = "suspended"
@@ -71,7 +77,6 @@ def test_weekends_and_a_holiday_of_every_year_are_no_gaps_and_a_lost_week_is():
     kept = [d for d in WEEKDAYS if not "2024-02-10" <= d <= "2024-02-18" and not "2025-01-28" <= d <= "2025-02-04"]
     found = [*habits.gaps(lines(document(tin=[d for d in kept if d < "2025"]), frequency="daily"))]
     assert [f.evidence["gaps"] for f in found] == [["2024-02-09..2024-02-19"]]
-    assert habits.gaps(lines(document(tin=kept), document(tin=kept[:300]), frequency="daily")) is not None
     assert [*habits.gaps(lines(document(tin=kept), document(tin=kept[:250]), frequency="daily"))] == []
 
 
