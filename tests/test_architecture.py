@@ -162,6 +162,18 @@ def test_every_reason_code_is_published_with_its_text():
         assert f"| `{code}` | {', '.join(sorted(kinds))} | {says} |" in text, code
 
 
+def test_every_check_of_a_document_is_documented_for_readers_and_for_the_operator():
+    named = set()
+    for name in ("pricing.quality", "pricing.checks", "pricing.habits"):
+        for node in ast.walk(modules()[name]):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Finding", "_Explained"):
+                named |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
+    assert len(named) > 10
+    for page in ("method.md", "operating.md"):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        assert [check for check in sorted(named) if f"`{check}`" not in text] == [], page
+
+
 def test_the_web_process_loads_nothing_heavy_and_reaches_no_working_store():
     heavy = {"pandas", "numpy", "scipy", "statsmodels", "sqlite_utils", "pydantic", "apscheduler", "requests"}
     inside = {"pricing.errors", "pricing.published"}
