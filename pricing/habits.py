@@ -67,12 +67,14 @@ def ancient(lines: Sequence[Line]) -> Iterator[Finding]:
 def gaps(lines: Sequence[Line]) -> Iterator[Finding]:
     """Find periods that are left out before ones that a document brings, beyond what the series left out before.
 
-    Series that leave the same ones out share a finding: it is the publisher who was silent.
+    Series that leave the same ones out share a finding: it is the publisher who was silent. What fills in before known
+    periods leaves nothing out.
     """
     silent: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
         apart = np.diff(days(line.periods))
-        wide = (line.fresh & np.isnan(line.old))[1:] & (apart > USUAL_GAP[line.series.frequency])
+        later = np.array(line.periods) > _last(line, ~np.isnan(line.old))
+        wide = (line.fresh & later)[1:] & (apart > USUAL_GAP[line.series.frequency])
         if wide.any():
             width = REMEMBERED[line.series.frequency]
             before = pd.Series(apart).rolling(width, min_periods=1).max().shift(1).fillna(0).to_numpy()

@@ -420,6 +420,8 @@ def _read(
         published = None
     kept, older = _without_older(ws, name, kept, published)
     kept, out, judged = _judged(ws, kept, series, decided.accepted)
+    if hasattr(sources.load(name, source), "find_links"):  # read newest first; the list tells which periods lack
+        judged = [f for f in judged if f.check != "missing-period"]
     # what was known of a figure that is held back, or that the document contradicts itself about, is not withdrawn
     out |= {(f.series or "", f.period or "") for f in (*held, *parsed.findings) if f.severity == "error"}
     told = [f for f in (*held, *judged) if not _rejected(f, register, decided)]

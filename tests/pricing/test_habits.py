@@ -61,6 +61,11 @@ def test_a_month_left_out_is_a_note_in_a_first_reading_and_a_warning_after_it():
     assert [*habits.gaps(lines(document(tin=MONTHS)))] == []
 
 
+def test_a_document_that_fills_in_leaves_nothing_out():
+    known = document(tin=[MONTHS[0], *MONTHS[40:]])
+    assert [*habits.gaps(lines(document(tin=MONTHS[30:]), known))] == []
+
+
 def test_series_that_are_silent_together_share_a_finding():
     holed = [p for p in MONTHS if p != "2023-05"]
     (found,) = habits.gaps(lines(document(tin=holed, zinc=holed, lead=MONTHS)))
