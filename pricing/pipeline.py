@@ -13,9 +13,10 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -29,11 +30,13 @@ from apscheduler.triggers.cron import CronTrigger
 from pricing import (
     __version__,
     cells,
+    checks,
     customs,
     decisions,
     documents,
     figures,
     forecasts,
+    habits,
     keys,
     notice,
     published,
@@ -51,6 +54,7 @@ from pricing.config import (
     Methodologies,
     Methodology,
     Operation,
+    Series,
     Source,
     canonical,
     methodology_bytes,
@@ -218,6 +222,7 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
         except Exception as error:  # a fault of ours in one source must not keep the others from being collected
             log.exception("collecting ended by an error that is not ours", source=name)
             outcome = _missed(ws, name, f"ended by {error!r}; see the log")
+        _note_overdue(ws, name)
         log.info("collected", source=name, outcome=outcome.outcome, message=outcome.message, **_counts(outcome.changes))
         out.append(outcome)
     return out
@@ -256,6 +261,20 @@ def _missed(ws: Workspace, name: str, message: str) -> Outcome:
     except StoreError as error:  # another process writes for long: the sources after this one are visited all the same
         log.error("the failure could not be noted", source=name, why=str(error))
     return Outcome(name, "failed", message)
+
+
+def _note_overdue(ws: Workspace, name: str) -> None:
+    """Make a finding, once, of each series of a source whose next period should have been there."""
+    series = {s.id: s for s in ws.operation.sources[name].series}
+    learnt = ws.store.first_learnt(series, max(habits.REMEMBERED.values()))
+    found = list(habits.overdue(learnt, series, ws.now().date()))
+    if not found:
+        return
+    told = {(f["series"], f["period"]) for f in ws.store.findings() if f["check"] == "overdue"}
+    new = [f for f in found if (f.series, f.period) not in told]
+    if new:
+        with suppress(StoreError), writing(ws.data):  # where another process writes for long, the next visit tells it
+            ws.store.add_findings(ws.now(), name, new)
 
 
 def _collect_listed(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
@@ -399,27 +418,66 @@ def _read(
     decided = decisions.standing(decisions.read(ws.store.decisions()))
     kept, held = quality.hold_back(parsed.observations, series, at.date(), decided.accepted)
     kept = quality.with_statuses(kept, series)
-    doubtful = [(f.series or "", f.period or "") for f in held]
-    held = [f for f in held if (f.series, f.period, f.evidence["value"], register) not in decided.rejected]
     published = parsed.published
     if published is not None and published > (at + dt.timedelta(days=1)).date():
         held.append(Finding("stamp-to-come", "warning", f"is stamped {published}, which has not come: not believed"))
         published = None
     kept, older = _without_older(ws, name, kept, published)
-    changes = ws.store.append(
-        document["id"],
-        name,
-        at,
-        kept,
-        register=register,
-        published=published,
-        findings=[*parsed.findings, *held, *older],
-        absent=parsed.absent,
-        complete=source.complete and not older,
-        to_the_end=published is not None,
-        held=doubtful,
-    )
+    kept, out, judged = _judged(ws, kept, series, decided.accepted)
+    if hasattr(sources.load(name, source), "find_links"):  # read newest first; the list tells which periods lack
+        judged = [f for f in judged if f.check != "missing-period"]
+    # what was known of a figure that is held back, or that the document contradicts itself about, is not withdrawn
+    out |= {(f.series or "", f.period or "") for f in (*held, *parsed.findings) if f.severity == "error"}
+    told = [f for f in (*held, *judged) if not _rejected(f, register, decided)]
+    with ws.store.writing():
+        changes = ws.store.append(
+            document["id"],
+            name,
+            at,
+            kept,
+            register=register,
+            published=published,
+            findings=[*parsed.findings, *told, *older],
+            absent=parsed.absent,
+            complete=source.complete and not older,
+            to_the_end=published is not None,
+            held=out,
+        )
+        if changes.revised:
+            told_so_far = ws.store.revisions(s.id for s in source.series)
+            now = (told_so_far["document"] == document["id"]) & (told_so_far["vintage"] >= micros(at))
+            ws.store.add_findings(at, name, habits.revisions(told_so_far, now.to_numpy(dtype=bool)), document["id"])
     return Outcome(name, "new", "; ".join(f.message for f in older), vintage=at, changes=changes)
+
+
+def _judged(
+    ws: Workspace, kept: pd.DataFrame, series: Mapping[str, Series], accepted: Collection[tuple[str, str, float]]
+) -> tuple[pd.DataFrame, set[tuple[str, str]], list[Finding]]:
+    """Judge a document's figures by what is known; return those to store, the places of the others, and findings."""
+    every = ws.operation.series()
+    fixings = [name for name, s in every.items() if s.kind == "fx"]
+    rates = cache(lambda: figures.euro_rates(ws.store.observations(fixings), every))
+    firsts = {str(name): str(period) for name, period in kept.groupby("series")["period"].min().items()}
+    lines = checks.lined_up(kept, ws.store.known_around(firsts, checks.BEFORE), series, accepted)
+    found = [*checks.judge(lines, rates), *habits.ancient(lines), *habits.gaps(lines), *habits.left_behind(lines)]
+    out = {(f.series or "", f.period or "") for f in found if f.severity == "error"}
+    for line in lines:
+        beside = {n: s for n, s in every.items() if checks.comparable(line.series, s)} if line.is_new else {}
+        level = checks.level(beside, ws.store.observations(beside), rates) if beside else None
+        doubt = checks.magnitude(line, level, rates) if level else None
+        if doubt:
+            found.append(doubt)
+            out |= {(line.series.id, p) for p in line.periods if doubt.severity == "error"}
+    if not out:
+        return kept, out, found
+    stays = [pair not in out for pair in zip(kept["series"], kept["period"], strict=True)]
+    return kept[np.array(stays, dtype=bool)], out, found
+
+
+def _rejected(finding: Finding, register: str, decided: decisions.Standing) -> bool:
+    """Whether somebody has rejected the figure that a finding is about: it is not told again."""
+    value = finding.evidence.get("value")
+    return (finding.series, finding.period, value, register) in decided.rejected
 
 
 def _read_cells(

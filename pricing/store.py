@@ -523,6 +523,54 @@ class Store:
         ).fetchall()
         return pd.DataFrame(rows, columns=["period", "vintage", "value", "status", "document"])
 
+    def known_around(self, firsts: Mapping[str, str], before: int) -> pd.DataFrame:
+        """What is known of each series from so many periods before one on: ``series, period, value, status``.
+
+        Parameters
+        ----------
+        firsts : mapping of series to period
+        before : int
+        """
+        ids = dict(self._conn.execute("SELECT name, id FROM series").fetchall())
+        told: list[tuple[str, str, float, str]] = []
+        for name, first in firsts.items():
+            rows = self._conn.execute(
+                "SELECT period, value, status FROM observation WHERE series = ?1 AND period >= coalesce("
+                "(SELECT min(period) FROM (SELECT DISTINCT period FROM observation WHERE series = ?1 AND period < ?2"
+                " ORDER BY period DESC LIMIT ?3)), ?2) ORDER BY period, vintage",
+                (ids.get(name), first, before),
+            )
+            last = {row[0]: row for row in rows}
+            told += [(name, *row) for row in last.values() if row[2] != "withdrawn"]
+        return pd.DataFrame(told, columns=["series", "period", "value", "status"]).astype({"value": "float64"})
+
+    def revisions(self, series: Iterable[str]) -> pd.DataFrame:
+        """Every change from one value above zero to another: ``series, period, old, new, vintage, document``."""
+        rows: list[tuple[Any, ...]] = []
+        for name in series:
+            rows += self._conn.execute(
+                "SELECT * FROM (SELECT n.name, o.period, lag(o.value) OVER (PARTITION BY o.period ORDER BY o.vintage)"
+                " AS old, o.value AS new, o.vintage, o.document FROM series n JOIN observation o ON o.series = n.id"
+                " WHERE n.name = ?) WHERE old > 0 AND new > 0 AND old <> new",
+                (name,),
+            ).fetchall()
+        told = pd.DataFrame(rows, columns=["series", "period", "old", "new", "vintage", "document"])
+        return told.astype({"old": "float64", "new": "float64", "vintage": "int64"})
+
+    def first_learnt(self, series: Iterable[str], latest: int) -> pd.DataFrame:
+        """The date (UTC) on which each of the latest periods was first known: ``series, period, day``."""
+        rows: list[tuple[str, str, int]] = []
+        for name in series:
+            rows += self._conn.execute(
+                "SELECT n.name, o.period, min(o.vintage) FROM series n JOIN observation o ON o.series = n.id"
+                " WHERE n.name = ? GROUP BY o.period ORDER BY o.period DESC LIMIT ?",
+                (name, latest),
+            ).fetchall()
+        return pd.DataFrame(
+            [(name, period, instant(vintage).date()) for name, period, vintage in rows],
+            columns=["series", "period", "day"],
+        )
+
     def summary(self) -> list[dict[str, Any]]:
         """Return per source: documents, series, observations, revisions, withdrawals, last period and vintage."""
         return list(
