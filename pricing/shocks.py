@@ -24,7 +24,19 @@ from pricing.watchlist import Subject
 Document = dict[str, Any]
 STILL = ("stale", "replay", "duplicate")  # checks that no movement raises: a doubt, never a shock
 HINDSIGHT = {"daily": 10, "ten-day": 31, "monthly": 62}  # days after which a shock that is told is no news
-MEASURED: dict[str, Any] = {}
+# docs/detection.md has the whole table. Raised false alarms and recall at the budgets of the method.
+MEASURED: dict[str, Any] = {
+    "of": "960 labelled anomalies: 860 injected into simulated series, 52 in panels of sources, 48 real events of metals",
+    "measured": "2026-11-24",
+    "false_alarms": {"daily_simulated": 0.84, "daily_quiet_real": 0.40, "per": "series and year"},
+    "recall": {
+        "injected": {"value": 0.801, "error": 0.016},
+        "real": {"value": 0.771, "error": 0.06},
+        "panels": {"value": 0.923, "error": 0.036},
+    },
+    "recall_at_one_false_alarm": {"injected": 0.837, "real": 0.917},
+    "kind_right": 0.968,
+}
 USUAL = 60  # latest changes that say how large a usual one is
 
 

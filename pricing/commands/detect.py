@@ -22,9 +22,11 @@ _MEANING = {
     "divergence": "apart from the other contributors, in this period and the one before",
     "unit-slip": "a jump that fits a mistaken unit",
     "decimal": "a jump that fits a shifted decimal",
+    "gross": "a jump that no market makes and no unit explains",
+    "level-shift": "a large change that stayed",
     "sign": "not above zero",
     "duplicate": "a period that was there before",
-    "swap": "a jump that no market makes, or to where another series of the source stood",
+    "swap": "a jump to where another series of the source stood",
 }
 
 
