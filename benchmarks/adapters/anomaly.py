@@ -20,7 +20,9 @@ def verdicts(frame):
     """One verdict for each row of the frame, in its order."""
     found = [None] * len(frame)
     days = [stamp.toordinal() for stamp in frame["ds"].dt.date]
-    columns = zip(days, range(len(frame)), frame["series_id"], frame["source"], frame["value"], frame["freq"], strict=False)
+    columns = zip(
+        days, range(len(frame)), frame["series_id"], frame["source"], frame["value"], frame["freq"], strict=False
+    )
     detectors = {freq: Detector(name) for freq, name in FREQUENCIES.items()}
     for (freq, day), rows in groupby(sorted(columns, key=itemgetter(5, 0, 1)), key=itemgetter(5, 0)):
         rows = list(rows)
