@@ -26,7 +26,7 @@ from pricing.releases import Release
 from pricing.sources import demo_market
 from pricing.watching import Judged, day_of
 
-WRONG_MARKETS = 30  # simulated for each case of a wrong feed
+WRONG_MARKETS = 20  # simulated for each case of a wrong feed
 MARKET_DAYS = 45  # of the demonstration, after its first release
 AFTER = 10  # observations after an event within which an alarm is about it
 DAILY = {name: real.FILES[name] for name in ("ecb", "lme", "investing", "komis", "komis-rare-earths")} | {
@@ -65,9 +65,10 @@ def _wrong_feed() -> Result:
         result.lines += [_of_version(world, case, name) for name in VERSIONS]
     result.notes = [
         "Outside: the price beyond the range of the two sound origins of the day, after their bases; later: what is",
-        "left in the bases. Index: days to the end on which it leaves the interval that the intervals of its members",
-        "give it without the wrong feed; largest change, in brackets as share of the half-width. Told: wrong",
-        "contributors flagged, median and most days until then; false: alarms about sound ones in the month.",
+        "left in the bases. Index: days to the end on which the index without the fault lies outside the interval that",
+        "the published intervals of its members give the published one; largest change, and in brackets as share of",
+        "the half-width that it would have without the fault: an 80 % interval. Told: wrong contributors flagged,",
+        "median and most days until then; false: alarms about sound ones in the month.",
         "Half of the weight, and an origin silent on one day of ten, are shown, not aimed at.",
     ]
     return result
@@ -76,24 +77,28 @@ def _wrong_feed() -> Result:
 def _of_version(world: World, case: Case, name: str) -> Line:
     made = world.published(VERSIONS[name])
     effects, flags = world.effects(made), list(world.flags(made))
-    outside, days = (sum(getattr(e, what) for e in effects) for what in ("outside", "days"))
-    silent, index = sum(e.silent for e in effects), sum(e.index_outside for e in effects)
+
+    def total(what: str) -> int:
+        return sum(getattr(e, what) for e in effects)
+
+    def largest(what: str) -> float:
+        return max(float(getattr(e, what)) for e in effects)
+
     delays = [flag.delay for flag, _ in flags if flag is not None]
     checks = Counter(flag.check for flag, _ in flags if flag is not None)
     told = f"{len(delays)} of {len(flags)}"
     if delays:
-        told += (
-            f", {statistics.median(delays):.0f} (most {max(delays)}): {', '.join(c for c, _ in checks.most_common())}"
-        )
+        names = ", ".join(check for check, _ in checks.most_common())
+        told += f", {statistics.median(delays):.0f} (most {max(delays)}): {names}"
     aimed = case.absent is None and "model" not in case.tiers
     return Line(
         f"  {name}",
-        f"{outside} of {days}" + (f", {silent} without" if silent else ""),
-        f"{max(e.excursion for e in effects):.2%}; moved {max(e.moved for e in effects):.2%}, "
-        f"later {max(e.after for e in effects):.2%}",
-        f"{index}; {max(e.index_moved for e in effects):.2%} ({max(e.index_share for e in effects):.2f})",
+        f"{total('outside')} of {total('days')}" + (f", {total('silent')} without" if total("silent") else ""),
+        f"{largest('excursion'):.2%}; moved {largest('moved'):.2%}, later {largest('after'):.2%}",
+        f"{total('index_outside')} of {total('index_days')}; {largest('index_moved'):.2%} "
+        f"({largest('index_share'):.2f})",
         f"{told}; false {sum(n for _, n in flags)}",
-        (outside + silent + index == 0) if aimed else None,
+        (total("outside") + total("silent") + total("index_outside") == 0) if aimed else None,
     )
 
 
@@ -266,9 +271,9 @@ def _events() -> list[Event]:
 
 
 def _span(event: Event, periods: Sequence[str]) -> tuple[int, int]:
-    """Positions of the observations that an event may be seen in, from the one before its day."""
+    """Positions of the observations that an event may be seen in, from its day on."""
     start, end = bisect_left(periods, event.first), bisect_left(periods, event.last)
-    return max(start - 1, 0), min(end + AFTER, len(periods) - 1)
+    return start, min(end + AFTER, len(periods) - 1)
 
 
 def _quoted_then(event: Event, periods: Sequence[str]) -> bool:
@@ -316,9 +321,9 @@ def _calendar(events: Sequence[Event], about: Mapping[Flag, Sequence[Event]], to
             result.lines.append(Line(what, how, f"{at} {check}", size, said, kept if event.aimed else None))
     known = [e for e in events if e.aimed and _quoted_then(e, told.periods.get(e.series, []))]
     result.notes = [
-        f"Of {len(known)} moves that were quoted {seen.count('found')} are found and {seen.count('on already')} "
-        "within a shock told before. Peaks, troughs, levels, moves within",
-        "a day and those of another place than our series are shown without an aim. Of a subset the delay says nothing.",
+        f"Of {len(known)} moves that were quoted {seen.count('found')} are found, {seen.count('on already')} within "
+        "a shock told before. Peaks, troughs, levels, moves within a day",
+        "and those of another place than our series are shown without an aim. Of a subset the delay says nothing.",
         "The other minerals of the calendar have no daily series here.",
     ]
     return result

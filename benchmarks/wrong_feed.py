@@ -19,6 +19,7 @@ import pandas as pd
 from benchmarks.measure import ROOT
 from pricing import figures, quality, watchlist
 from pricing.config import Methodology, Series
+from pricing.index import Index
 from pricing.watching import day_of
 
 Floats = npt.NDArray[np.float64]
@@ -119,13 +120,15 @@ class Effect:
         Largest change of the price that the wrong feed made in the month. [1]
     after : float
         The same of all later days: what is left in the bases. [1]
+    index_days : int
+        Days from the first wrong one to the end.
     index_outside : int
-        Days from the first wrong one to the end on which the index lies outside the interval that its members'
-        intervals leave the sound one.
+        Of these the index without the fault lies outside the interval that the published intervals of its members
+        give the published one.
     index_moved : float
         Largest change of the index. [1]
     index_share : float
-        Largest share of the half-width of that interval.
+        Largest change as share of the half-width of the interval that the index would have without the fault.
     """
 
     days: int
@@ -134,6 +137,7 @@ class Effect:
     silent: int
     moved: float
     after: float
+    index_days: int
     index_outside: int
     index_moved: float
     index_share: float
@@ -231,8 +235,10 @@ class World:
         level, sound = (one.frame["unrounded"].to_numpy(dtype="float64") for one in (index, plain))
         later = np.asarray(plain.frame.index >= start)
         moved = (level / sound - 1)[later]
-        reach = self._reach(plain.weights, plain.frame.index)[later]
-        share = np.abs(moved) / np.where(moved < 0, reach[:, 0], reach[:, 1])
+        own, without = (self._reach(one, i)[later] for one, i in ((made, index), (self.usual, plain)))
+        share = np.abs(moved) / np.where(moved < 0, without[:, 0], without[:, 1])
+        back = (sound / level - 1)[later]
+        out = np.abs(back) > np.where(back < 0, own[:, 0], own[:, 1])
         return Effect(
             days=len(rows),
             outside=int((away > 1e-12).sum()),
@@ -240,19 +246,23 @@ class World:
             silent=int(np.isnan(price[rows]).sum()),
             moved=float(np.nanmax(changed[rows])),
             after=float(np.nanmax(changed[rows[-1] + 1 :])),
-            index_outside=int((share > 1).sum()),
+            index_days=len(out),
+            index_outside=int(out.sum()),
             index_moved=float(np.abs(moved).max()),
             index_share=float(share.max()),
         )
 
-    def _reach(self, weights: pd.DataFrame, days: pd.Index) -> Floats:
-        """How far below and above itself the sound index lies with every member at a bound of its interval. [1]"""
+    @staticmethod
+    def _reach(made: Made, index: Index) -> Floats:
+        """How far below and above itself an index lies with every member at a bound of its interval. [1]"""
+        days = index.frame.index
         out = np.zeros((len(days), 2))
-        for market in weights.columns:
-            frame = self.usual.prices[market].frame("daily").reindex(days)
+        for market in index.weights.columns:
+            frame = made.prices[market].frame("daily").reindex(days)
             for side, bound in enumerate(("interval_low", "interval_high")):
-                relative = np.abs(frame[bound].to_numpy(dtype="float64") / frame["unrounded"].to_numpy("float64") - 1)
-                out[:, side] += weights[market].to_numpy("float64") * relative
+                # a member without a price of its own is filled in, and adds nothing
+                relative = np.abs(frame[bound].to_numpy("float64") / frame["unrounded"].to_numpy("float64") - 1)
+                out[:, side] += index.weights[market].to_numpy("float64") * np.nan_to_num(relative)
         return out
 
     # ---------------------------------------------------------------------------- the detector
