@@ -41,6 +41,10 @@ OF_CALENDAR = {
 """What of ours is looked at for a mineral of the calendar."""
 SUBSETS = ("gallium/metal/CN", "neodymium/oxide/CN")  # KOMIS: some days only, so a delay says nothing
 COLUMNS = ("found", "size", "severity", "")
+RIGHT = {
+    "slip": ("unit-slip", "decimal"), "stale": ("stale",), "revision": ("revis",), "drop-out": ("missing", "silent"),
+}  # fmt: skip
+"""Parts of the names of checks that name a fault of a contributor rightly."""
 KINDS = ("price", "premium", "index", "contributor", "as quoted")
 MOVES = ("announce", "trigger", "close", "shock", "session", "effective", "announce=effective", "reopen")
 ELSEWHERE = ("GAGE2023A", "GA2023C", "CO2025B")  # of another place than our series
@@ -415,18 +419,16 @@ def _seen_now(ws: pipeline.Workspace) -> Iterator[tuple[str, Seen]]:
 
 
 def _of_event(seen: Seen, event: demo_market.Event) -> bool:
-    """Whether something that was told may come from an event of the script."""
+    """Whether the script explains something that was told: a movement of the market, or the fault of a contributor."""
     begins, ends = str(event.start - dt.timedelta(days=3)), str(event.end + dt.timedelta(days=4))
-    if event.kind in ("squeeze", "control"):  # the reopening, and the way back over 40 or 200 days
-        ends = str(event.end + dt.timedelta(days=60 if event.kind == "squeeze" else 300))
-    if seen.last < begins or seen.first > ends:
-        return False
-    if event.contributor is not None and seen.of == "doubt" and not seen.series.startswith(event.contributor):
-        return False
-    if seen.of == "index":
-        return event.kind in ("squeeze", "control")
+    if event.contributor is not None:
+        ours = seen.of == "doubt" and seen.series.startswith(f"{event.contributor}-")
+        return ours and begins <= seen.last and seen.first <= ends
+    # the reopening and the way back, over 40 or 200 days, are of the event too
+    ends = str(event.end + dt.timedelta(days={"squeeze": 60, "control": 300}[event.kind]))
     minerals = {m.split("/")[0] for m in event.markets}
-    return not event.markets or any(m.split("/")[0] in minerals for m in seen.market)
+    here = seen.of == "index" or any(m.split("/")[0] in minerals for m in seen.market)
+    return seen.of != "doubt" and here and begins <= seen.last and seen.first <= ends
 
 
 def _script(seen: Sequence[Seen], findings: Iterable[Mapping[str, Any]], days: Sequence[dt.date]) -> Result:
@@ -435,22 +437,33 @@ def _script(seen: Sequence[Seen], findings: Iterable[Mapping[str, Any]], days: S
     for event in demo_market.EVENTS:
         if not days[0] <= event.start <= days[-1]:
             continue
-        who = event.contributor or "market"
-        where = ", ".join(event.markets) or "all its markets"
-        result.lines.append(Line(f"{event.name}: {who}, {where}, {event.start} to {event.end}", ""))
         rows = [one for one in seen if _of_event(one, event) and one.last >= str(event.start)]
-        for one in sorted(rows, key=lambda one: (one.of == "doubt", one.told, one.series)):
-            change = f"{one.change:+.0f} %, severity {one.severity}" if one.change is not None else ""
-            now = f"{one.state} {one.what}" if one.what != one.began or one.state == "withdrawn" else one.state
-            result.lines.append(Line(f"  {one.of} {one.series} {one.first}", one.told, one.began, now, change))
         of_source = [
             f for f in findings
-            if f["source"] == event.contributor and f["period"] and str(event.start) <= f["period"] <= str(event.end)
+            if event.contributor and f["source"].endswith(event.contributor)
+            and f["period"] and str(event.start) <= f["period"][:10] <= str(event.end)
         ]  # fmt: skip
-        for (check, vintage), some in _grouped(of_source).items():
-            result.lines.append(Line(f"  finding {check} of {event.contributor}, {len(some)}", vintage, some[0][:60]))
-        if not rows and not of_source:
-            result.lines.append(Line("  nothing", "", kept=False))
+        if event.contributor is None:
+            named = {one.market for one in rows if one.of == "price" and ": market" in one.began + one.what}
+            right = named >= {(market,) for market in event.markets}
+        else:
+            checks = {one.what.split(":")[0] for one in rows} | {f["check"] for f in of_source}
+            right = any(name in check for name in RIGHT[event.kind] for check in checks)
+        who, where = event.contributor or "market", ", ".join(event.markets) or "all its markets"
+        what = f"{event.name}: {who}, {where}, {event.start} to {event.end}"
+        result.lines.append(Line(what, "" if rows or of_source else "nothing", kept=right))
+        for (began, told, now), some in groupby(
+            sorted(rows, key=lambda one: (one.began, one.told, one.state, one.what)),
+            key=lambda one: (one.began, one.told, f"{one.state} {one.what}" if one.what != one.began else one.state),
+        ):
+            alike = list(some)
+            one = alike[0]
+            change = f"{one.change:+.0f} %, severity {one.severity}" if one.change is not None else ""
+            many = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+            result.lines.append(Line(f"  {one.of} {one.series} {one.first}{many}", told, began, now, change))
+        for (check, day), messages in _grouped(of_source).items():
+            line = Line(f"  finding {check} of {event.contributor}, {len(messages)}", day, messages[0][:60])
+            result.lines.append(line)
     return result
 
 
