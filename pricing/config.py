@@ -536,7 +536,11 @@ class Determination(Settings):
         description="how old it may be where nobody quoted the period itself: such a price is an estimate, of grade C"
     )
     tier_weights: dict[Tier, float] = Field(description="weight of an origin in the median by its best tier")
-    max_weight: float = Field(gt=0, le=1, description="most that one origin may weigh, where others share the rest")
+    max_weight: float = Field(
+        gt=0,
+        lt=0.5,
+        description="most that one of three or more origins may weigh; at one half it could pull the price alone",
+    )
     carry_days: int = Field(ge=0, le=31, description="days that a last price is shown, carried; it enters no figure")
     interval: int = Field(gt=0, lt=100, description="nominal coverage of the interval of a price, per cent")
     interval_periods: int = Field(ge=20, description="periods whose dispersion of origins the interval rests on")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pricing.anomalies import Alarms, Stream, Verdict
 from pricing.config import Methodology
@@ -22,7 +23,7 @@ from pricing.corroboration import Panel
 from pricing.errors import ReleaseError
 from pricing.figures import Figures, MarketPrices
 from pricing.index import Index
-from pricing.reference import OBSERVED
+from pricing.reference import OBSERVED, Quotes
 from pricing.watching import Detector, Row, day_of
 
 Kind = Literal["price", "premium", "index", "contributors"]
@@ -44,6 +45,8 @@ class Subject:
     unit : str
     markets : tuple of str
         What it is of; of an index its members.
+    grades : mapping of period to grade
+        Of a price.
     units : mapping of series to unit
         Of contributors, as they are quoted.
     """
@@ -54,7 +57,7 @@ class Subject:
     rows: Sequence[Row]
     unit: str
     markets: tuple[str, ...]
-    grade: str = ""
+    grades: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -160,30 +163,44 @@ def _members(index: Index) -> tuple[str, ...]:
 
 
 def _of_market(key: str, market: MarketPrices) -> Iterator[Subject]:
-    watched = False
+    watched = ""
     for frequency in ("daily", "ten-day", "monthly"):
-        frame = market.frame(frequency)
-        if frame.empty or watched:
+        frame, made = market.frame(frequency), market.made(frequency)
+        if frame.empty or frame.index[-1] <= watched:  # months that are means of days are not watched once more
             continue
         observed = frame["unrounded"].where(frame["type"].isin(OBSERVED)).to_numpy(dtype="float64")
-        rows = _rows(key, frame.index.tolist(), observed)
+        values, unit = (observed, market.market.unit) if made is None else _as_quoted(observed, frame, made.quotes)
+        rows = _rows(key, frame.index.tolist(), values)
         if not rows:
             continue
-        grade = str(frame["grade"].iloc[-1] or "")
-        yield Subject(key, "price", frequency, rows, market.market.unit, (key,), grade)
-        watched = True
-        made = market.made(frequency)
+        grades = {p: g for p, g in zip(frame.index, frame["grade"], strict=True) if isinstance(g, str)}
+        yield Subject(key, "price", frequency, rows, unit, (key,), grades)
+        watched = rows[-1][0][:7] + "-99" if frequency != "monthly" else rows[-1][0]
         if made is not None:
-            q = made.quotes
-            usd, quoted = np.where(q.out, np.nan, q.numbers), q.value.to_numpy(dtype="float64")
-            names, periods = [s.id for s in q.series], q.usd_per_t.index.tolist()
-            several = [
-                (p, {n: (v, u) for n, v, u in zip(names, own, common, strict=True) if math.isfinite(u)})
-                for p, own, common in zip(periods, quoted.tolist(), usd.tolist(), strict=True)
-            ]
-            panel = [row for row in several if row[1]]
-            units = {s.id: s.unit for s in q.series}
-            yield Subject(f"{PANEL}{key}", "contributors", frequency, panel, market.market.unit, (key,), units=units)
+            yield _contributors(key, frequency, made.quotes)
+
+
+def _as_quoted(
+    values: npt.NDArray[np.float64], frame: pd.DataFrame, quotes: Quotes
+) -> tuple[npt.NDArray[np.float64], str]:
+    """Prices in the currency in which everybody quotes: in another one a price that stands still would move."""
+    unit = quotes.market.unit
+    currencies = {s.unit.partition("/")[0] for s in quotes.series if quotes.usd_per_t[s.id].notna().any()}
+    if len(currencies) != 1 or currencies == {"USD"} or len(frame) != len(quotes.fx):
+        return values, unit
+    return values / quotes.fx.max(axis=1).to_numpy(dtype="float64"), unit.replace("USD", currencies.pop(), 1)
+
+
+def _contributors(key: str, frequency: str, quotes: Quotes) -> Subject:
+    names, periods = [s.id for s in quotes.series], quotes.usd_per_t.index.tolist()
+    quoted, usd = quotes.value.to_numpy(dtype="float64"), np.where(quotes.out, np.nan, quotes.numbers)
+    rows = [
+        (period, {n: (v, u) for n, v, u in zip(names, own, common, strict=True) if math.isfinite(u)})
+        for period, own, common in zip(periods, quoted.tolist(), usd.tolist(), strict=True)
+    ]
+    units = {s.id: s.unit for s in quotes.series}
+    spoken = [row for row in rows if row[1]]
+    return Subject(f"{PANEL}{key}", "contributors", frequency, spoken, quotes.market.unit, (key,), units=units)
 
 
 def _rows(name: str, periods: Sequence[str], values: npt.NDArray[np.float64]) -> list[Row]:

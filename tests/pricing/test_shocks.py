@@ -36,7 +36,7 @@ def price(name: str, values, frequency: str = "daily") -> Subject:
     else:
         periods = [str(p) for p in pd.period_range("2020-01", periods=len(values), freq="M")]
     rows = [(p, {name: (float(v),)}) for p, v in zip(periods, values, strict=True)]
-    return Subject(name, "price", frequency, rows, "USD/t", (name,), "A")
+    return Subject(name, "price", frequency, rows, "USD/t", (name,), dict.fromkeys(periods, "A"))
 
 
 def alarm(subject: Subject, *positions: int, check: str = "spike", kind: str = "market") -> dict:
