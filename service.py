@@ -24,6 +24,7 @@ import click
 
 from pricing import __version__
 from pricing.commands.backtest import backtest_command
+from pricing.commands.detect import detect_command
 from pricing.commands.review import review_commands
 from pricing.errors import ConfigError, PricingError
 
@@ -621,6 +622,7 @@ def report_quality(
 # --------------------------------------------------------------------------------------- review
 
 main.add_command(review_commands(_workspace, _table))
+main.add_command(detect_command(_workspace, _table))
 main.add_command(backtest_command(_workspace, _table, lambda: _track))
 
 
@@ -888,6 +890,7 @@ def _invite(port: int, seconds: float) -> None:
         ("/v1/indicators/gallium/metal", "what its imports were worth per tonne; not a price"),
         ("/v1/gaps", "China's prices beside those outside"),
         ("/v1/forecasts/gallium/metal/XCN", "what is expected, and how earlier forecasts did"),
+        ("/v1/shocks", "what the market did that nobody expected, and whose figures look wrong"),
         ("/v1/releases", "the releases, a new one each market day"),
     ):
         click.echo(f"  {base + path:<58} {what}")

@@ -37,16 +37,17 @@ class Line:
 
 @dataclass
 class Result:
-    """What one benchmark found, and in ``notes`` what exactly was compared."""
+    """What one benchmark found, and in ``notes`` what exactly was compared. ``columns`` head the four of each line."""
 
     title: str
     lines: list[Line] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    columns: Sequence[str] = ("measured", "beside", "ratio (min-max)", "aim")
 
     def show(self, console: Console) -> None:
         table = Table(title=self.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.add_column("")
-        for name in ("measured", "beside", "ratio (min-max)", "aim"):
+        for name in self.columns:
             table.add_column(name, justify="right")
         table.add_column("")
         for line in self.lines:

@@ -95,7 +95,8 @@ def _range(seconds: list[float]) -> str:
 def made_methodology() -> Methodology:
     keys = [{"mineral": f"m{i:03}", "stage": "metal", "zone": "XCN"} for i in range(MARKETS)]
     determination = {
-        "max_spread": 0.15, "widest": 0.30, "max_weight": 0.5, "carry_days": 3, "interval": 80, "interval_periods": 250,
+        "max_spread": 0.15, "widest": 0.30, "max_weight": 0.49, "carry_days": 3, "interval": 80,
+        "interval_periods": 250,
         "stale_days": {"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
         "relaxed_days": {"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},
         "tier_weights": {"transaction": 1.0, "committed": 0.9, "official": 0.8, "assessment": 0.7, "model": 0.3},

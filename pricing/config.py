@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -41,6 +42,8 @@ Audience = Literal["public", "internal"]
 Tier = Literal["transaction", "committed", "official", "assessment", "model"]
 System = Literal["CN8", "HTS10"]
 Leg = Literal["CN", "XCN", "WLD"]
+ALARMS = ("spike", "volatility", "trend", "stale", "replay", "divergence")  # kinds that have a budget
+WATCHED = ("daily", "ten-day", "monthly")  # frequencies
 Right = Literal["store", "compute", "publish_value", "publish_derived", "forecast", "alert", "show_auditor"]
 
 _M = TypeVar("_M")
@@ -533,7 +536,11 @@ class Determination(Settings):
         description="how old it may be where nobody quoted the period itself: such a price is an estimate, of grade C"
     )
     tier_weights: dict[Tier, float] = Field(description="weight of an origin in the median by its best tier")
-    max_weight: float = Field(gt=0, le=1, description="most that one origin may weigh, where others share the rest")
+    max_weight: float = Field(
+        gt=0,
+        lt=0.5,
+        description="most that one of three or more origins may weigh; at one half it could pull the price alone",
+    )
     carry_days: int = Field(ge=0, le=31, description="days that a last price is shown, carried; it enters no figure")
     interval: int = Field(gt=0, lt=100, description="nominal coverage of the interval of a price, per cent")
     interval_periods: int = Field(ge=20, description="periods whose dispersion of origins the interval rests on")
@@ -625,6 +632,38 @@ class Forecasting(Settings):
                 raise ValueError(f"forecasts.{name}: missing, or below 1: {', '.join(absent)}")
         if low := [f for f, n in self.horizons.items() if n < 1]:
             raise ValueError(f"forecasts.horizons: below 1: {', '.join(low)}")
+        return self
+
+
+class Severity(Settings):
+    """A level of severity: both sizes must be reached."""
+
+    percent: float = Field(ge=0, description="least change since the last value before the onset, per cent")
+    sigmas: float = Field(ge=0, description="least change in standard deviations of the usual one over as many periods")
+
+
+class Watching(Settings):
+    """Which movements raise an alarm, when they are over, how severe they are, and what makes several of them one."""
+
+    false_alarms: dict[str, float] = Field(description="wanted of each kind, per series and year")
+    over: dict[str, int] = Field(description="observations without an alarm that end a shock")
+    severity: tuple[Severity, ...] = Field(min_length=4, max_length=4, description="least sizes of severity 1 to 4")
+    along: float = Field(gt=0, le=1, description="share of a move from which another series has moved along")
+    persisted: int = Field(ge=1, description="observations after which a move that stands is no error of one day")
+    common_minerals: int = Field(ge=2, description="minerals whose shocks together are one event")
+    common_days: int = Field(ge=0, description="most days between the first alarms of two of them")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Watching:
+        if set(self.false_alarms) != set(ALARMS):
+            raise ValueError(f"shocks.false_alarms: one for each of {', '.join(ALARMS)}")
+        if low := [kind for kind, wanted in self.false_alarms.items() if not 0 < wanted <= 12]:
+            raise ValueError(f"shocks.false_alarms: above 0 and at most 12 a year: {', '.join(low)}")
+        if set(self.over) != set(WATCHED) or min(self.over.values()) < 1:
+            raise ValueError(f"shocks.over: one of at least 1 for each of {', '.join(WATCHED)}")
+        for lower, higher in pairwise(self.severity):
+            if higher.percent < lower.percent or higher.sigmas < lower.sigmas:
+                raise ValueError("shocks.severity: each level is at least as large as the one before")
         return self
 
 
@@ -828,6 +867,7 @@ class Methodology(Settings):
     trade: Trade | None = None
     imports: dict[Slug, ImportBasket] = {}
     forecasts: Forecasting | None = Field(default=None, description="absent: nothing is forecast")
+    shocks: Watching | None = Field(default=None, description="absent: nothing is watched")
     gap_days: int = Field(default=0, ge=0, le=7, description="most days between the two sides of a daily gap")
     rebates: tuple[Rebate, ...] = ()
     spreads: tuple[StagePair, ...] = ()

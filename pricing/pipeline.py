@@ -13,9 +13,10 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -29,17 +30,21 @@ from apscheduler.triggers.cron import CronTrigger
 from pricing import (
     __version__,
     cells,
+    checks,
     customs,
     decisions,
     documents,
     figures,
     forecasts,
+    habits,
     keys,
     notice,
     published,
     quality,
     releases,
+    shocks,
     sources,
+    watchlist,
 )
 from pricing.archive import Archive
 from pricing.config import (
@@ -49,6 +54,7 @@ from pricing.config import (
     Methodologies,
     Methodology,
     Operation,
+    Series,
     Source,
     canonical,
     methodology_bytes,
@@ -60,6 +66,7 @@ from pricing.judgement import Judgement
 from pricing.quality import Finding
 from pricing.spreads import gaps, stage_spreads
 from pricing.store import Changes, Store, instant, iso, micros
+from pricing.watching import Judged, Watch, watch
 
 log = structlog.get_logger()
 
@@ -74,6 +81,7 @@ AUDIENCES: tuple[Audience, ...] = ("public", "internal")
 LOCK_SECONDS = 60.0
 PAUSE_SECONDS = 1.0  # between two documents of one publisher
 MOST_LISTS = 40  # pages of a publisher's list that one visit reads
+SEVERAL = 3  # series of one source in doubt at once that make one finding
 EMPTY_LISTS = 2  # number of the page at which a list that links no document is given up
 
 Tested = tuple[str, str, dict[str, Any]]
@@ -214,6 +222,7 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
         except Exception as error:  # a fault of ours in one source must not keep the others from being collected
             log.exception("collecting ended by an error that is not ours", source=name)
             outcome = _missed(ws, name, f"ended by {error!r}; see the log")
+        _note_overdue(ws, name)
         log.info("collected", source=name, outcome=outcome.outcome, message=outcome.message, **_counts(outcome.changes))
         out.append(outcome)
     return out
@@ -252,6 +261,20 @@ def _missed(ws: Workspace, name: str, message: str) -> Outcome:
     except StoreError as error:  # another process writes for long: the sources after this one are visited all the same
         log.error("the failure could not be noted", source=name, why=str(error))
     return Outcome(name, "failed", message)
+
+
+def _note_overdue(ws: Workspace, name: str) -> None:
+    """Make a finding, once, of each series of a source whose next period should have been there."""
+    series = {s.id: s for s in ws.operation.sources[name].series}
+    learnt = ws.store.first_learnt(series, max(habits.REMEMBERED.values()))
+    found = list(habits.overdue(learnt, series, ws.now().date()))
+    if not found:
+        return
+    told = {(f["series"], f["period"]) for f in ws.store.findings() if f["check"] == "overdue"}
+    new = [f for f in found if (f.series, f.period) not in told]
+    if new:
+        with suppress(StoreError), writing(ws.data):  # where another process writes for long, the next visit tells it
+            ws.store.add_findings(ws.now(), name, new)
 
 
 def _collect_listed(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
@@ -395,27 +418,66 @@ def _read(
     decided = decisions.standing(decisions.read(ws.store.decisions()))
     kept, held = quality.hold_back(parsed.observations, series, at.date(), decided.accepted)
     kept = quality.with_statuses(kept, series)
-    doubtful = [(f.series or "", f.period or "") for f in held]
-    held = [f for f in held if (f.series, f.period, f.evidence["value"], register) not in decided.rejected]
     published = parsed.published
     if published is not None and published > (at + dt.timedelta(days=1)).date():
         held.append(Finding("stamp-to-come", "warning", f"is stamped {published}, which has not come: not believed"))
         published = None
     kept, older = _without_older(ws, name, kept, published)
-    changes = ws.store.append(
-        document["id"],
-        name,
-        at,
-        kept,
-        register=register,
-        published=published,
-        findings=[*parsed.findings, *held, *older],
-        absent=parsed.absent,
-        complete=source.complete and not older,
-        to_the_end=published is not None,
-        held=doubtful,
-    )
+    kept, out, judged = _judged(ws, kept, series, decided.accepted)
+    if hasattr(sources.load(name, source), "find_links"):  # read newest first; the list tells which periods lack
+        judged = [f for f in judged if f.check != "missing-period"]
+    # what was known of a figure that is held back, or that the document contradicts itself about, is not withdrawn
+    out |= {(f.series or "", f.period or "") for f in (*held, *parsed.findings) if f.severity == "error"}
+    told = [f for f in (*held, *judged) if not _rejected(f, register, decided)]
+    with ws.store.writing():
+        changes = ws.store.append(
+            document["id"],
+            name,
+            at,
+            kept,
+            register=register,
+            published=published,
+            findings=[*parsed.findings, *told, *older],
+            absent=parsed.absent,
+            complete=source.complete and not older,
+            to_the_end=published is not None,
+            held=out,
+        )
+        if changes.revised:
+            told_so_far = ws.store.revisions(s.id for s in source.series)
+            now = (told_so_far["document"] == document["id"]) & (told_so_far["vintage"] >= micros(at))
+            ws.store.add_findings(at, name, habits.revisions(told_so_far, now.to_numpy(dtype=bool)), document["id"])
     return Outcome(name, "new", "; ".join(f.message for f in older), vintage=at, changes=changes)
+
+
+def _judged(
+    ws: Workspace, kept: pd.DataFrame, series: Mapping[str, Series], accepted: Collection[tuple[str, str, float]]
+) -> tuple[pd.DataFrame, set[tuple[str, str]], list[Finding]]:
+    """Judge a document's figures by what is known; return those to store, the places of the others, and findings."""
+    every = ws.operation.series()
+    fixings = [name for name, s in every.items() if s.kind == "fx"]
+    rates = cache(lambda: figures.euro_rates(ws.store.observations(fixings), every))
+    firsts = {str(name): str(period) for name, period in kept.groupby("series")["period"].min().items()}
+    lines = checks.lined_up(kept, ws.store.known_around(firsts, checks.BEFORE), series, accepted)
+    found = [*checks.judge(lines, rates), *habits.ancient(lines), *habits.gaps(lines), *habits.left_behind(lines)]
+    out = {(f.series or "", f.period or "") for f in found if f.severity == "error"}
+    for line in lines:
+        beside = {n: s for n, s in every.items() if checks.comparable(line.series, s)} if line.is_new else {}
+        level = checks.level(beside, ws.store.observations(beside), rates) if beside else None
+        doubt = checks.magnitude(line, level, rates) if level else None
+        if doubt:
+            found.append(doubt)
+            out |= {(line.series.id, p) for p in line.periods if doubt.severity == "error"}
+    if not out:
+        return kept, out, found
+    stays = [pair not in out for pair in zip(kept["series"], kept["period"], strict=True)]
+    return kept[np.array(stays, dtype=bool)], out, found
+
+
+def _rejected(finding: Finding, register: str, decided: decisions.Standing) -> bool:
+    """Whether somebody has rejected the figure that a finding is about: it is not told again."""
+    value = finding.evidence.get("value")
+    return (finding.series, finding.period, value, register) in decided.rejected
 
 
 def _read_cells(
@@ -640,7 +702,9 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     before = ws.store.forecasts(audience)
     outlooks = _outlooks(ws, made, audience, before, at)
     facts = _facts_by_source(ws, observed, declared, at)
-    told = documents.build(edition, made, _kept(last, parts), facts, outlooks, before)
+    watched = _watch(ws, made, audience)
+    shocked = _shocks(ws, watched, made, last, before, edition)
+    told = documents.build(edition, made, _kept(last, parts), facts, outlooks, before, shocked)
     register = _series_register(ws, audience, eligible, bases)
     drafts = [documents.draft(edition, made, told.rows)]
     for change in ws.methods.pending(day):
@@ -656,6 +720,8 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     listed = done.manifest["files"]
     ws.store.set_parts(audience, {n: (p, listed[n]["sha256"]) for n, p in told.fingerprints.items()})
     ws.store.add_bases(audience, bases)  # those of closed origins stand in no register
+    ws.store.keep_watch(audience, watched.watches, watched.judged)
+    _note_doubts(ws, shocked.doubts, at)
     _adopt(ws, audience, done)
     log.info("released", audience=audience, number=done.number, vintage=iso(at), files=len(files))
     return done
@@ -742,12 +808,10 @@ def _observed(
 
 def _forecasts_of(made: releases.Release) -> Iterator[Tested]:
     """Forecasts that stand in a release, as they are kept to be scored later."""
-    for file in sorted(name for name in made.manifest["files"] if name.startswith("forecasts/")):
-        if file.endswith(".json"):
-            document = orjson.loads((made.folder / file).read_bytes())
-            for frequency, part in document["frequencies"].items():
-                if part["current"]:
-                    yield file.removeprefix("forecasts/").removesuffix(".json"), frequency, part["current"]
+    for document in _documents_of(made, "forecasts/"):
+        for frequency, part in document["frequencies"].items():
+            if part["current"]:
+                yield document["meta"]["id"].removeprefix("forecasts/"), frequency, part["current"]
 
 
 def _figures(
@@ -825,6 +889,132 @@ def _outlooks(
     if failed:
         ws.store.add_findings(at, "lodemark", [Finding("forecast", "warning", message) for message in failed])
     return out
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What the detector looked at for a release, where it stands now, and what it judged anew."""
+
+    subjects: list[watchlist.Subject]
+    watches: dict[tuple[str, str], Watch]
+    judged: dict[tuple[str, str], dict[str, Judged | None]]
+
+
+def _watch(ws: Workspace, made: figures.Figures, audience: Audience) -> _Watched:
+    """Judge every observation that is new or was revised."""
+    rules = ws.methodology.shocks
+    out = _Watched([], {}, {})
+    if rules is None:
+        return out
+    before = ws.store.watches(audience)
+    for subject in watchlist.subjects(made, ws.methodology):
+
+        def known(after: str, subject: watchlist.Subject = subject) -> dict[str, dict[str, Judged]]:
+            found = {name: ws.store.judged(audience, name, subject.frequency, after) for name in subject.names}
+            return {name: rows for name, rows in found.items() if rows}
+
+        now, judged = watch(subject.rows, subject.detector(rules.false_alarms), before.get(subject.key), known)
+        out.subjects.append(subject)
+        if now != before.get(subject.key):
+            out.watches[subject.key] = now
+        out.judged.update({(name, subject.frequency): rows for name, rows in judged.items()})
+    return out
+
+
+def explain(ws: Workspace, audience: Audience, name: str, period: str) -> dict[str, Any]:
+    """Judge one observation as a release of now would, and return everything that the verdict follows from.
+
+    Parameters
+    ----------
+    name : str
+        A series, a market, ``premium/mineral/stage``, or an index.
+
+    Raises
+    ------
+    ReleaseError
+        Where nothing of that name is watched, or nothing was observed of that period.
+    """
+    rules, at = ws.methodology.shocks, ws.now()
+    if rules is None:
+        raise ReleaseError(f"methodology {ws.methodology.id} has no table [shocks]: nothing is watched")
+    eligible = figures.eligible(ws.operation, audience)
+    observed, _ = _observed(ws, eligible, at)
+    made, _ = _figures(ws, eligible, observed, {}, ws.store.bases(audience, at), at)
+    listed = watchlist.subjects(made, ws.methodology)
+    subject = next((one for one in listed if name in one.names), None)
+    if subject is None:
+        known = ", ".join(sorted({one for each in listed for one in each.names}))
+        raise ReleaseError(f"nothing of that name is watched: {name}; there are: {known or 'none'}")
+    return watchlist.explain(subject, rules.false_alarms, name, period)
+
+
+def shocks_told(ws: Workspace, audience: Audience) -> list[dict[str, Any]]:
+    """Return the shocks that the last release tells, open ones and those of its last year."""
+    last = releases.latest(ws.root(audience))
+    if last is None or "shocks.json" not in last.manifest["files"]:
+        return []
+    return list(orjson.loads((last.folder / "shocks.json").read_bytes())["shocks"])
+
+
+def _shocks(
+    ws: Workspace,
+    watched: _Watched,
+    made: figures.Figures,
+    last: releases.Release | None,
+    forecast_before: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+    edition: documents.Edition,
+) -> shocks.Told:
+    """Put alarms, earlier ones and those of this release, together into shocks."""
+    rules = ws.methodology.shocks
+    if rules is None:
+        return shocks.Told()
+    flagged = ws.store.flagged(edition.audience)
+    for key, rows in watched.judged.items():
+        of_series = {p: one for p, one in flagged.get(key, {}).items() if p not in rows}
+        flagged[key] = of_series | {p: one for p, one in rows.items() if one is not None and one.verdict is not None}
+    before = [one for document in _documents_of(last, "shocks/") for one in document["shocks"]]
+    return shocks.tell(watched.subjects, flagged, before, made, rules, forecast_before, edition.number, edition.vintage)
+
+
+def _documents_of(made: releases.Release | None, folder: str) -> Iterator[dict[str, Any]]:
+    """Documents of a release below a folder."""
+    if made is None:
+        return
+    for file in sorted(made.manifest["files"]):
+        if file.startswith(folder) and file.endswith(".json"):
+            yield orjson.loads((made.folder / file).read_bytes())
+
+
+def _note_doubts(ws: Workspace, doubts: Sequence[Mapping[str, Any]], at: dt.datetime) -> None:
+    """Make a finding, once, of figures that look wrong or stand apart; one for a source where several do at once.
+
+    Only of what is news: a first release judges the whole past.
+    """
+    owner = ws.operation.source_of()
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for one in doubts:
+        if one["series"] in owner and shocks.is_news(one["frequency"], one["last"], at.date()):
+            groups.setdefault((owner[one["series"]], one["check"], one["first"]), []).append(one)
+    told = {f["message"] for f in ws.store.findings()} if groups else set()
+    for (source, check, first), rows in sorted(groups.items()):
+        names = [one["series"] for one in rows]
+        if len(rows) < SEVERAL:
+            found = [
+                Finding(check, "warning", f"{n} from {first} on: {shocks.in_words(one)}", n, first, _evidence(one))
+                for n, one in zip(names, rows, strict=True)
+            ]
+        else:
+            message = f"from {first} on {len(rows)} series of {source} look wrong at once ({check}): {', '.join(names)}"
+            found = [Finding(f"feed-{check}", "warning", message, None, first, {"series": names})]
+        new = [f for f in found if f.message not in told]
+        for finding in new:
+            log.warning("in doubt", source=source, why=finding.message)
+        ws.store.add_findings(at, source, new)
+
+
+def _evidence(doubt: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("value", "unit", "score", "expected", "undone", "last")
+    return {k: doubt[k] for k in keys if doubt[k] is not None}
 
 
 def backtest(ws: Workspace, audience: Audience, names: Sequence[str] = (), track: Track = untracked) -> list[Tested]:

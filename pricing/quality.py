@@ -72,7 +72,8 @@ def hold_back(
         message = f"{row['series']} {row['period']}: {float(row['value'])!r} " + (
             f"is of a period that had not begun on {known_on}" if to_come[position] else "is not above zero"
         )
-        evidence = {"value": float(row["value"])}
+        value = float(row["value"])
+        evidence = {"value": value, "undone": -value if check == "not-positive" and value < 0 else None}
         findings.append(Finding(check, "error", message, row["series"], row["period"], evidence))
     return observations[~held], findings
 

@@ -28,7 +28,8 @@ def standing(ws: Workspace) -> Standing:
 def listed(ws: Workspace) -> dict[str, Any]:
     """Return what waits for a person: figures held back with their evidence, proposals, and overrides in force.
 
-    A figure that several documents repeat is listed once, as the last of them says it, with how often it was seen.
+    A figure that several documents repeat is listed once, as the last of them says it, with how often it was seen. One
+    that the publisher has replaced since is listed no longer.
     """
     now = standing(ws)
     asked = {one.figure for one in now.proposed.values() if isinstance(one, OnFinding)}
@@ -43,6 +44,10 @@ def listed(ws: Workspace) -> dict[str, Any]:
         if now.decides(series, period, value, register):
             held.pop((series, period, value), None)
             continue
+        known = _known(ws, series, period)
+        if known is not None and known["since"] > iso(instant(finding["vintage"])):
+            held.pop((series, period, value), None)
+            continue
         seen[series, period, value] += 1
         held[series, period, value] = {
             "finding": finding["id"],
@@ -52,7 +57,7 @@ def listed(ws: Workspace) -> dict[str, Any]:
             "value": value,
             "check": finding["check"],
             "why": finding["message"],
-            "known": _known(ws, series, period),
+            "known": known,
             "document": hashes.get(finding["document"]),
             "since": iso(instant(finding["vintage"])),
             "age_days": round((ws.now() - instant(finding["vintage"])).total_seconds() / 86400, 2),

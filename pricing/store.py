@@ -25,6 +25,7 @@ from sqlite_utils import Migrations
 
 from pricing.errors import StoreError
 from pricing.quality import Finding
+from pricing.watching import Judged, Watch
 
 Kind = Literal["live", "replayed", "simulated"]
 
@@ -83,6 +84,22 @@ def m004_forecasts(db: sqlite_utils.Database) -> None:
         " vintage INTEGER NOT NULL, document TEXT NOT NULL,"
         " PRIMARY KEY (audience, name, frequency, vintage)) STRICT, WITHOUT ROWID"
     )
+
+
+@migrations()
+def m005_shocks(db: sqlite_utils.Database) -> None:
+    """Where the detector stands with each series it watches, and how it judged each observation."""
+    db.execute(
+        "CREATE TABLE watch (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,"
+        " content TEXT NOT NULL, count INTEGER NOT NULL, state TEXT NOT NULL,"
+        " PRIMARY KEY (audience, name, frequency)) STRICT, WITHOUT ROWID"
+    )
+    db.execute(
+        "CREATE TABLE judged (audience TEXT NOT NULL, name TEXT NOT NULL, frequency TEXT NOT NULL,"
+        " period TEXT NOT NULL, value REAL NOT NULL, verdict TEXT,"
+        " PRIMARY KEY (audience, name, frequency, period)) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX judged_flagged ON judged (audience, name, frequency, period) WHERE verdict IS NOT NULL")
 
 
 _CUSTOMS = """
@@ -506,6 +523,54 @@ class Store:
         ).fetchall()
         return pd.DataFrame(rows, columns=["period", "vintage", "value", "status", "document"])
 
+    def known_around(self, firsts: Mapping[str, str], before: int) -> pd.DataFrame:
+        """What is known of each series from so many periods before one on: ``series, period, value, status``.
+
+        Parameters
+        ----------
+        firsts : mapping of series to period
+        before : int
+        """
+        ids = dict(self._conn.execute("SELECT name, id FROM series").fetchall())
+        told: list[tuple[str, str, float, str]] = []
+        for name, first in firsts.items():
+            rows = self._conn.execute(
+                "SELECT period, value, status FROM observation WHERE series = ?1 AND period >= coalesce("
+                "(SELECT min(period) FROM (SELECT DISTINCT period FROM observation WHERE series = ?1 AND period < ?2"
+                " ORDER BY period DESC LIMIT ?3)), ?2) ORDER BY period, vintage",
+                (ids.get(name), first, before),
+            )
+            last = {row[0]: row for row in rows}
+            told += [(name, *row) for row in last.values() if row[2] != "withdrawn"]
+        return pd.DataFrame(told, columns=["series", "period", "value", "status"]).astype({"value": "float64"})
+
+    def revisions(self, series: Iterable[str]) -> pd.DataFrame:
+        """Every change from one value above zero to another: ``series, period, old, new, vintage, document``."""
+        rows: list[tuple[Any, ...]] = []
+        for name in series:
+            rows += self._conn.execute(
+                "SELECT * FROM (SELECT n.name, o.period, lag(o.value) OVER (PARTITION BY o.period ORDER BY o.vintage)"
+                " AS old, o.value AS new, o.vintage, o.document FROM series n JOIN observation o ON o.series = n.id"
+                " WHERE n.name = ?) WHERE old > 0 AND new > 0 AND old <> new",
+                (name,),
+            ).fetchall()
+        told = pd.DataFrame(rows, columns=["series", "period", "old", "new", "vintage", "document"])
+        return told.astype({"old": "float64", "new": "float64", "vintage": "int64"})
+
+    def first_learnt(self, series: Iterable[str], latest: int) -> pd.DataFrame:
+        """The date (UTC) on which each of the latest periods was first known: ``series, period, day``."""
+        rows: list[tuple[str, str, int]] = []
+        for name in series:
+            rows += self._conn.execute(
+                "SELECT n.name, o.period, min(o.vintage) FROM series n JOIN observation o ON o.series = n.id"
+                " WHERE n.name = ? GROUP BY o.period ORDER BY o.period DESC LIMIT ?",
+                (name, latest),
+            ).fetchall()
+        return pd.DataFrame(
+            [(name, period, instant(vintage).date()) for name, period, vintage in rows],
+            columns=["series", "period", "day"],
+        )
+
     def summary(self) -> list[dict[str, Any]]:
         """Return per source: documents, series, observations, revisions, withdrawals, last period and vintage."""
         return list(
@@ -621,6 +686,66 @@ class Store:
                 " WHERE (audience, name, frequency, origin) = (?1, ?2, ?3, ?4) AND document = ?6)",
                 ((audience, n, f, d["origin"], release, orjson.dumps(d).decode()) for n, f, d in rows),
             )
+
+    # ---------------------------------------------------------------- shocks
+
+    def watches(self, audience: str) -> dict[tuple[str, str], Watch]:
+        """Return where the detector stands with each series, by (name, frequency)."""
+        rows = self._conn.execute(
+            "SELECT name, frequency, content, count, state FROM watch WHERE audience = ?", (audience,)
+        )
+        return {
+            (name, frequency): Watch(content, n, orjson.loads(state)) for name, frequency, content, n, state in rows
+        }
+
+    def judged(self, audience: str, name: str, frequency: str, after: str = "") -> dict[str, Judged]:
+        """Return how the observations of a series after a period were judged."""
+        rows = self._conn.execute(
+            "SELECT period, value, verdict FROM judged"
+            " WHERE audience = ? AND name = ? AND frequency = ? AND period > ?",
+            (audience, name, frequency, after),
+        )
+        return {period: Judged(value, orjson.loads(verdict) if verdict else None) for period, value, verdict in rows}
+
+    def flagged(self, audience: str) -> dict[tuple[str, str], dict[str, Judged]]:
+        """Return every observation that raised an alarm, by (name, frequency) and period."""
+        rows = self._conn.execute(
+            "SELECT name, frequency, period, value, verdict FROM judged"
+            " WHERE audience = ? AND verdict IS NOT NULL ORDER BY name, frequency, period",
+            (audience,),
+        )
+        out: dict[tuple[str, str], dict[str, Judged]] = {}
+        for name, frequency, period, value, verdict in rows:
+            out.setdefault((name, frequency), {})[period] = Judged(value, orjson.loads(verdict))
+        return out
+
+    def keep_watch(
+        self,
+        audience: str,
+        watches: Mapping[tuple[str, str], Watch],
+        judged: Mapping[tuple[str, str], Mapping[str, Judged | None]],
+    ) -> None:
+        """Store where the detector stands, and what it judged anew; None forgets an observation that is no more."""
+        with self.writing():
+            self._conn.executemany(
+                "INSERT OR REPLACE INTO watch VALUES (?, ?, ?, ?, ?, ?)",
+                ((audience, *key, w.content, w.count, orjson.dumps(w.state).decode()) for key, w in watches.items()),
+            )
+            every = [(key, period, one) for key, rows in judged.items() for period, one in rows.items()]
+            self._conn.executemany(
+                "DELETE FROM judged WHERE audience = ? AND name = ? AND frequency = ? AND period = ?",
+                ((audience, *key, period) for key, period, one in every if one is None),
+            )
+            self._conn.executemany(
+                "INSERT OR REPLACE INTO judged VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (audience, *key, period, one.value, orjson.dumps(one.verdict).decode() if one.verdict else None)
+                    for key, period, one in every
+                    if one is not None
+                ),
+            )
+
+    # ------------------------------------------------------------- backtests
 
     def backtests(self, audience: str, as_of: dt.datetime | None = None) -> dict[tuple[str, str], dict[str, Any]]:
         """Return the last backtest of each (name, frequency) known at ``as_of``."""

@@ -15,20 +15,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
-    "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "archive", "fetch", "store",
-    "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas",
-    "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
-    "sensitivity", "forecasts", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline",
-    "review", "clauses", "report", "schedule", "commands",
+    "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "slips", "anomalies",
+    "corroboration", "watching", "checks", "habits", "archive", "fetch", "store", "cells", "sources", "customs",
+    "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation",
+    "imputation", "replica", "imports", "index", "twins", "figures", "sensitivity", "forecasts", "watchlist",
+    "shocks", "notice", "keys", "releases", "published", "documents", "pipeline", "review", "clauses", "report",
+    "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
     "sqlite3", "sqlite_utils", "flask", "werkzeug", "granian", "email", "structlog", "subprocess",
 }  # fmt: skip
 PURE = (
-    "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "reference", "fallback",
-    "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity", "forecasts",
+    "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "checks", "habits",
+    "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation",
+    "imputation", "replica", "imports", "index", "twins", "anomalies", "corroboration", "watching", "watchlist",
+    "shocks", "notice", "figures", "sensitivity", "forecasts",
 )  # fmt: skip
 
 
@@ -160,6 +162,18 @@ def test_every_reason_code_is_published_with_its_text():
     text = (ROOT / "docs" / "method.md").read_text("utf-8")
     for code, (says, kinds) in decisions.REASONS.items():
         assert f"| `{code}` | {', '.join(sorted(kinds))} | {says} |" in text, code
+
+
+def test_every_check_of_a_document_is_documented_for_readers_and_for_the_operator():
+    named = set()
+    for name in ("pricing.quality", "pricing.checks", "pricing.habits"):
+        for node in ast.walk(modules()[name]):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Finding", "_Explained"):
+                named |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant)}
+    assert len(named) > 10
+    for page in ("method.md", "operating.md"):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        assert [check for check in sorted(named) if f"`{check}`" not in text] == [], page
 
 
 def test_the_web_process_loads_nothing_heavy_and_reaches_no_working_store():

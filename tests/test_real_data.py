@@ -135,6 +135,19 @@ def test_no_known_bad_file_is_forgotten_here() -> None:
     }
 
 
+def test_the_checks_hold_back_no_figure_of_the_real_files_and_tell_of_few(store: Store) -> None:
+    found = [f for f in store.findings() if f["check"] != "layout"]
+    assert [f["message"] for f in found if f["severity"] == "error"] == []
+    told = [f for f in found if f["severity"] == "warning" and f["source"] in FILES]
+    checks = {f["check"] for f in told}
+    assert checks <= {"revision", "missing-period", "discontinued", "unit-contradiction"}, (
+        "prices moved, and were prices"
+    )
+    assert len(told) < 40
+    potash = next(f for f in told if f["series"] == "wb-potassium-chloride")
+    assert potash["check"] == "revision" and potash["evidence"]["deep"] > 400, "another quotation, back to 1977"
+
+
 def test_what_would_have_been_learnt_before_the_release_is_refused(real: Real) -> None:
     rows = json.loads(call(real.data, "backfill", "investing",
                            DATA / "daily/investing_cobalt_futures_2022-12.csv", "--json").stdout)  # fmt: skip

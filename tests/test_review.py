@@ -79,11 +79,82 @@ def world(collected: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(collected, tmp_path / "world"))
 
 
+def test_a_tonnage_in_another_unit_is_held_back_with_what_it_would_be_and_flows_once_accepted(world: Path) -> None:
+    load(world, "output", (LAST, b"2025,3310000000,201500"))
+    (row,) = held(world)
+    assert (row["check"], row["value"], row["known"]["value"]) == ("unit-slip", 3_310_000_000.0, 3_303_000.0)
+    (found,) = findings(world)
+    assert found["evidence"]["undone"] == 3_310_000.0 and "kg and t" in row["why"]
+    assert known_values(world, "output-nickel", "2025") == [3_303_000.0], "neither replaced nor withdrawn"
+    decide(world, "accept", row["finding"], reason="confirmed-by-publisher")
+    assert held(world) == [] and known_values(world, "output-nickel", "2025") == [3_303_000.0, 3_310_000_000.0]
+    load(world, "output", (LAST, b"2025,3310000000,201501"))
+    assert held(world) == [] and len(findings(world)) == 1
+
+
+def test_what_the_publisher_corrects_waits_for_nobody(world: Path) -> None:
+    load(world, "alpha", alpha_of("2026-08", "99999"))
+    (row,) = held(world)
+    assert (row["check"], row["period"], row["value"]) == ("placeholder", "2026-08", 99_999.0)
+    load(world, "alpha", alpha_of("2026-08", "15001.5"))
+    assert held(world) == [] and known_values(world, "alpha-nickel", "2026-08")[-1] == 15_001.5
+
+
+def test_a_source_whose_unit_is_mistaken_stays_out_until_its_settings_are_mended(tmp_path: Path) -> None:
+    small_world.write(tmp_path, "http://127.0.0.1:9")
+    load(tmp_path, "alpha")
+    file = tmp_path / "config.toml"
+    right = file.read_text()
+    file.write_text(right.replace('unit = "USD/kg"', 'unit = "USD/t"'))
+    load(tmp_path, "beta")
+    rows = held(tmp_path)
+    assert [(r["series"], r["check"]) for r in rows] == [("beta-cobalt", "magnitude"), ("beta-nickel", "magnitude")]
+    assert known_values(tmp_path, "beta-nickel", "2026-01") == [] and "kg and t would explain it" in rows[0]["why"]
+    file.write_text(right)
+    load(tmp_path, "beta")
+    assert held(tmp_path) == [] and len(known_values(tmp_path, "beta-nickel", "2026-01")) == 1
+
+
+def test_a_mistaken_magnitude_once_accepted_answers_for_the_series(tmp_path: Path) -> None:
+    file = small_world.write(tmp_path, "http://127.0.0.1:9")
+    load(tmp_path, "alpha")
+    file.write_text(file.read_text().replace('unit = "USD/kg"', 'unit = "USD/t"'))
+    load(tmp_path, "beta")
+    for row in held(tmp_path):
+        decide(tmp_path, "accept", row["finding"], reason="check-does-not-fit")
+    line = next(x for x in small_world.document("beta", 1).splitlines() if x.startswith(b"2024-02"))
+    load(tmp_path, "beta", (line, line + b"1"))
+    assert held(tmp_path) == [] and len(known_values(tmp_path, "beta-nickel", "2024-01")) == 1
+
+
+def test_a_period_that_a_document_gives_twice_is_shown_with_both_values_and_withdraws_nothing(world: Path) -> None:
+    line, other = alpha_of("2026-08", "14000")
+    before = known_values(world, "alpha-nickel", "2026-08")
+    load(world, "alpha", (line, line + b"\n" + other))
+    (found,) = [f for f in findings(world) if f["check"] == "duplicate-period"]
+    assert found["evidence"]["values"] == sorted([14_000.0, *before]) and found["series"] == "alpha-nickel"
+    assert known_values(world, "alpha-nickel", "2026-08") == before
+
+
+def test_a_large_revision_is_told_once_with_both_figures_and_flows(world: Path) -> None:
+    load(world, "alpha", alpha_of("2025-06", "20000"))
+    load(world, "alpha", alpha_of("2025-06", "20000.5"))
+    assert checks_of(world).count("revision") == 1
+    assert known_values(world, "alpha-nickel", "2025-06")[-2:] == [20_000.0, 20_000.5]
+
+
 def two_persons(folder: Path, *actors: str) -> None:
     file = folder / "config.toml"
     listed = ", ".join(f'"{a}"' for a in actors)
     said = f"[review]\npersons = {{ accept = 2, override = 2 }}\nactors = [{listed}]\n\n[web]"
     file.write_text(file.read_text().replace("[web]", said, 1))
+
+
+def checks_of(folder: Path) -> list[str]:
+    from pricing.store import Store
+
+    with Store(folder / "data" / "store.db", None) as store:
+        return [f["check"] for f in store.findings()]
 
 
 # ------------------------------------------------------------------------------------- held back

@@ -25,12 +25,14 @@ from pricing.documents.indices import index_files, index_rows
 from pricing.documents.methods import Draft, method_files
 from pricing.documents.prices import market_files, price_rows
 from pricing.documents.record import schema
+from pricing.documents.shocks import shock_files
 from pricing.documents.spreads import gap_files, gap_rows, spread_files, spread_rows
 from pricing.figures import Figures
 from pricing.forecasts import Outlook
 from pricing.published import Row
 from pricing.releases import canonical
 from pricing.sensitivity import Voices
+from pricing.shocks import Told
 
 _OFFICE = {"system", "origin", "title", "currency", "valuation", "china", "since"}
 __all__ = ["NOTE", "RECENT", "Documents", "Draft", "Edition", "Kept", "build", "draft", "method_files", "rows"]
@@ -52,6 +54,7 @@ def build(
     sources: Mapping[str, Any],
     outlooks: Sequence[Outlook] = (),
     forecast_before: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] | None = None,
+    told: Told | None = None,
 ) -> Documents:
     """Write every document of a release.
 
@@ -65,16 +68,19 @@ def build(
         ``series, observations, first_period, last_period, last_vintage`` of each source.
     outlooks : sequence of Outlook
     forecast_before : mapping of (name, frequency) to the forecasts published earlier
+    told : Told, optional
+        Shocks.
     """
+    told = told or Told()
     files: dict[str, bytes] = {}
     prints: dict[str, str] = {}
     price_list, index_list = [], []
     for key, market in figures.prices.items():
-        price_list.append(market_files(edition, key, market, kept, files, prints, figures.late))
+        price_list.append(market_files(edition, key, market, kept, files, prints, figures.late, told))
     voices = Voices(figures.prices, edition.methodology.determination)
     for name, basket in figures.baskets.items():
         rule = edition.methodology.baskets[name]
-        index_list.append(index_files(edition, name, rule, basket, figures, voices, kept, files, prints))
+        index_list.append(index_files(edition, name, rule, basket, figures, voices, kept, files, prints, told))
     indicator_list = indicator_files(edition, figures, kept, files, prints)
     import_list = import_files(edition, figures, kept, files, prints)
     lists = {
@@ -85,6 +91,7 @@ def build(
     }
     forecast_list = forecast_files(edition, outlooks, forecast_before or {}, files)
     files["forecasts.json"] = canonical({"meta": edition.meta("forecasts"), "forecasts": forecast_list})
+    shock_files(edition, told, figures, files)
     for name, lines in lists.items():
         files[f"{name}.json"] = canonical({"meta": edition.meta(name, form.all_sources(lines)), name: lines})
     files["prices.json"] = canonical(
@@ -137,6 +144,7 @@ def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str
             "gaps": "/v1/gaps",
             "spreads": "/v1/spreads",
             "forecasts": "/v1/forecasts",
+            **({"shocks": "/v1/shocks"} if edition.methodology.shocks else {}),
             "releases": "/v1/releases",
             "methodology": "/v1/methodology",
             "sources": "/v1/sources",

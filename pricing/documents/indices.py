@@ -18,6 +18,7 @@ from pricing.index import Index
 from pricing.published import Row
 from pricing.releases import canonical
 from pricing.sensitivity import Answer, Line, Sensitivity, Voices, of_index
+from pricing.shocks import Told, of_series
 from pricing.trade import Indicator
 from pricing.twins import Twin, Twins
 
@@ -32,6 +33,7 @@ def index_files(
     kept: Kept,
     files: dict[str, bytes],
     prints: dict[str, str],
+    told: Told,
 ) -> dict[str, Any]:
     """Write the documents of one index; return its line in the list of indices."""
     sources = _basket_sources(edition, rule, basket, figures)
@@ -71,6 +73,8 @@ def index_files(
         "coverage": basket.coverage | {"statement": statement, "indicators": beside},
         "weights": _weights(edition, basket),
         "latest": latest,
+        "shocks": of_series(told, name, edition.released_at)
+        + [one for m in members for one in of_series(told, m.market.key, edition.released_at)],
         "contributions": {f: _moved(i, range(len(i.frame) - 1, len(i.frame)))[0] for f, i in basket.indices.items()},
         "values": recent,
         "history": history,

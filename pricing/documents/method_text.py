@@ -36,6 +36,7 @@ _HEADINGS = {
     "fallback": "Where nobody quoted",
     "controls": "Trade controls",
     "forecasts": "Forecasts",
+    "shocks": "Shocks",
     "basis": "Lasting differences between origins",
     "markets": "Markets",
     "baskets": "Indices",

@@ -22,6 +22,7 @@ from pricing.judgement import Judgement
 from pricing.published import Row
 from pricing.reference import Prices, influence
 from pricing.releases import canonical
+from pricing.shocks import Told, of_series
 
 
 def market_files(
@@ -32,11 +33,13 @@ def market_files(
     files: dict[str, bytes],
     prints: dict[str, str],
     late: Iterable[Late] = (),
+    told: Told | None = None,
 ) -> dict[str, Any]:
     """Write the documents of one market; return its line in the list of prices.
 
-    ``late``: what came after the cut-off of its series, of all markets.
+    ``late``: what came after the cut-off of its series, ``told``: shocks; of all markets.
     """
+    told = told or Told()
     sources = sorted(market_sources(edition, market))
     history: dict[str, list[dict[str, str]]] = {}
     recent: dict[str, list[dict[str, Any]]] = {}
@@ -44,7 +47,7 @@ def market_files(
         frame = market.frame(frequency)
         if frame.empty:
             continue
-        records = _Records(edition, market, frequency)
+        records = _Records(edition, market, frequency, told)
         for year, positions in form.years(frame.index):
             name = f"prices/{key}/{frequency}/{year}.json"
             prints[name] = records.fingerprint(positions)
@@ -67,6 +70,7 @@ def market_files(
             "contributors": _contributors(edition, market),
             "late": [asdict(one) for one in late if one.series in _quoting(market)],
             "latest": latest,
+            "shocks": of_series(told, key, edition.released_at),
             "values": recent,
             "history": history,
         }
@@ -93,7 +97,7 @@ FORMAT = 3  # raised when a record says the same figures in other words
 class _Records:
     """Values and determination records of one market at one frequency, by position in its frame."""
 
-    def __init__(self, edition: Edition, market: MarketPrices, frequency: str) -> None:
+    def __init__(self, edition: Edition, market: MarketPrices, frequency: str, told: Told) -> None:
         self._edition, self._market, self._frequency = edition, market, frequency
         self._frame = market.frame(frequency)
         self._made = market.made(frequency)
@@ -110,6 +114,7 @@ class _Records:
         if frequency == "monthly" and market.daily is not None:
             days = market.daily.frame.index[market.daily.frame["unrounded"].notna()]
             self._priced = dict(Counter(str(day)[:7] for day in days))
+        self._shocks = told.by_period(market.market.key, frequency, self._periods)
         self._judged = _judged(market, frequency)
         self._days_judged: dict[str, int] = {}
         if frequency == "monthly":
@@ -159,6 +164,8 @@ class _Records:
         """The determination record of one period."""
         out = self.value(t)
         out["origins"] = int(self._words["origins"][t])
+        if ids := self._shocks.get(self._periods[t]):
+            out["shocks"] = ids
         kind = self._words["type"][t]
         if kind.startswith("mean-of-"):
             ten_day = kind.endswith("ten-days")
@@ -286,6 +293,8 @@ class _Records:
         rows = slice(positions.start, positions.stop)
         parts: list[Any] = [FORMAT, self._edition.part_meta(self._sources), self._head, self._periods[rows]]
         parts += [self._carried[rows]]
+        if self._shocks:
+            parts += [[self._shocks.get(p) for p in self._periods[rows]]]
         if self._priced:
             parts += [[self._days_priced(p) for p in self._periods[rows]]]
         if self._judged or self._days_judged:

@@ -120,6 +120,7 @@ class Figure(_Record):
     type: str
     interval: Interval | None
     origins: int
+    shocks: list[str] = Field(default=[], description="ids of the shocks that the period is part of")
 
 
 class Determination(Figure):

@@ -66,6 +66,7 @@ def _content(snapshot: Snapshot) -> dict[str, Any]:
     indices, prices = (_listed(snapshot, name) for name in ("indices", "prices"))
     pending = _of_method(snapshot).get("pending", [])
     tables = {"pending": pending, "indicators": _indicators(snapshot), "gaps": _gaps(snapshot)}
+    tables["shocks"] = _open_shocks(snapshot)
     lists = [name for name in ("indicators", "imports", "gaps", "spreads") if f"{name}.json" in snapshot.files]
     shown = {"facts": snapshot.facts, "indices": indices, "prices": prices, "lists": lists}
     return {"minute": minute, **shown, **tables}
@@ -117,6 +118,25 @@ def _of_month(figure: Mapping[str, Any], month: str) -> str:
     value = figure.get("value")
     text = number(value, 0 if isinstance(value, float) and value >= 1000 else None)
     return text if figure.get("period") in (None, month) else f"{text} ({figure['period']})"
+
+
+def _open_shocks(snapshot: Snapshot) -> list[dict[str, str]] | None:
+    """One row per open shock, as the release orders them; None where nothing is watched."""
+    if "shocks.json" not in snapshot.files:
+        return None
+    return [
+        {
+            "series": str(entry["series"]),
+            "href": str(entry["href"]),
+            "change": change(entry["change_percent"]),
+            "onset": str(entry["onset"]),
+            "severity": str(entry["severity"]),
+            "verdict": f"{entry['verdict']} ({entry['certainty']})",
+            "why": str(entry["history"][-1]["why"]),
+        }
+        for entry in _entries(snapshot, "shocks")
+        if entry["state"] == "open"
+    ]
 
 
 def _gaps(snapshot: Snapshot) -> list[dict[str, str]]:

@@ -71,7 +71,7 @@ notice_days = 28
 
 [determination]
 max_spread = 0.15
-max_weight = 0.5
+max_weight = 0.49
 carry_days = 3
 interval = 80
 interval_periods = 250

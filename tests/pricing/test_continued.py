@@ -26,7 +26,7 @@ def method(**determination) -> Methodology:
             "id": "2023-11", "title": "t", "status": "initial", "proposed": "2023-01-02", "effective": "2023-02-23",
             "notice_days": 28,
             "determination": {
-                "max_spread": 0.15, "widest": 0.30, "max_weight": 0.5, "carry_days": 3, "interval": 80,
+                "max_spread": 0.15, "widest": 0.30, "max_weight": 0.49, "carry_days": 3, "interval": 80,
                 "interval_periods": 20,
                 "stale_days": {"daily": 0, "weekly": 6, "ten-day": 0, "monthly": 0, "annual": 0},
                 "relaxed_days": {"daily": 0, "weekly": 13, "ten-day": 0, "monthly": 0, "annual": 0},

@@ -122,6 +122,21 @@ def test_validators_are_kept_only_once_the_document_is_stored(world: World, monk
     assert world.known() == told("alpha", 1)
 
 
+def test_a_publisher_that_is_later_than_ever_is_told_once(world: World) -> None:
+    lines = small_world.document("days", 1).splitlines(keepends=True)
+    for shown in range(len(lines) - 9, len(lines) + 1):
+        day = dt.date.fromisoformat(lines[shown - 1][:10].decode())
+        world.now = dt.datetime.combine(day, dt.time(20), tzinfo=dt.UTC)
+        with world.opened() as ws:
+            pipeline.take(ws, "days", b"".join(lines[:shown]), world.now, "days.csv")
+    late = []
+    for days in (1, 5, 8, 9):
+        world.now = dt.datetime.combine(day, dt.time(20), tzinfo=dt.UTC) + days * DAY
+        assert world.collect("days")["days"].outcome == "unchanged"
+        late.append([f["series"] for f in world.findings("days") if f["check"] == "overdue"])
+    assert late[0] == late[1] == [] and late[2] == late[3] == ["days-cobalt", "days-nickel"]
+
+
 # --------------------------------------------------------------------------- changed layouts
 
 

@@ -17,13 +17,13 @@ def series(name="tin", **changes):
     return {name: Series(**{**facts, "origin": "house", **changes})}
 
 
-@pytest.mark.parametrize("value", [0.0, -101.0])
-def test_a_price_that_is_not_above_zero_is_held_back_with_a_finding(value):
+@pytest.mark.parametrize(("value", "undone"), [(0.0, None), (-101.0, 101.0)])
+def test_a_price_that_is_not_above_zero_is_held_back_with_a_finding(value, undone):
     kept, findings = hold_back(frame([("tin", "2026-11-20", value), ("tin", "2026-11-19", 5.0)]), series(), TODAY)
     assert kept["period"].tolist() == ["2026-11-19"]
     (found,) = findings
     assert (found.check, found.severity, found.period) == ("not-positive", "error", "2026-11-20")
-    assert found.evidence == {"value": value} and f": {value!r} is not above zero" in found.message
+    assert found.evidence == {"value": value, "undone": undone} and f": {value!r} is not above zero" in found.message
 
 
 def test_another_kind_of_figure_may_be_zero():

@@ -598,6 +598,31 @@ def test_a_figure_that_was_held_back_withdraws_nothing(store):
     assert known(store)["tin", "2025-03"] == (2.0, "normal")
 
 
+def test_what_is_known_is_read_from_so_many_periods_before_one_on(store):
+    append(store, day(1), [("tin", m, float(k)) for k, m in enumerate(MONTHS)] + [("copper", MONTHS[0], 9.0)])
+    append(store, day(2), [("tin", m, 10.0 + k) for k, m in enumerate(MONTHS) if m != "2025-04"])
+    rows = store.known_around({"tin": "2025-05", "copper": "2025-01", "lead": "2025-01"}, 2)
+    assert rows[["series", "period", "value"]].to_numpy().tolist() == [
+        ["tin", "2025-03", 12.0], ["tin", "2025-05", 14.0], ["tin", "2025-06", 15.0], ["tin", "2025-07", 16.0],
+        ["copper", "2025-01", 9.0],
+    ]  # fmt: skip
+    assert store.known_around({"tin": "2026-01"}, 1)["period"].tolist() == ["2025-07"]
+
+
+def test_revisions_and_first_days_are_told_of_each_period(store):
+    append(store, day(1), [("tin", "2025-01", 1.01), ("tin", "2025-02", 2.01)])
+    append(store, day(2), [("tin", "2025-01", 1.51), ("tin", "2025-02", 2.01), ("tin", "2025-03", 3.01)])
+    append(store, day(3), [("tin", "2025-01", 1.01, "voided"), ("tin", "2025-02", 2.51), ("tin", "2025-03", 3.01)])
+    told = store.revisions(["tin", "zinc"])
+    assert told[["period", "old", "new"]].to_numpy().tolist() == [
+        ["2025-01", 1.01, 1.51], ["2025-01", 1.51, 1.01], ["2025-02", 2.01, 2.51],
+    ]  # fmt: skip
+    assert told["vintage"].tolist() == [micros(day(2)), micros(day(3)), micros(day(3))]
+    first = store.first_learnt(["tin"], 2)
+    assert first["period"].tolist() == ["2025-03", "2025-02"]
+    assert first["day"].tolist() == [day(2).date(), day(1).date()]
+
+
 def test_the_newest_stamp_is_told_by_series_and_known_periods_include_withdrawn_ones(store):
     append(store, day(1), [("tin", m, 1.0) for m in MONTHS], published=dt.date(2026, 1, 1))
     append(store, day(2), [("tin", m, 1.0) for m in MONTHS if m != "2025-03"], published=dt.date(2026, 2, 1))
