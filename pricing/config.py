@@ -1162,9 +1162,9 @@ def methodology_bytes(methodology: Methodology) -> bytes:
     return methodology.raw.encode()
 
 
-def canonical(model: BaseModel) -> bytes:
+def canonical(model: BaseModel, without: set[str] | None = None) -> bytes:
     """Return the settings as sorted JSON: what is hashed and archived with a release."""
-    return orjson.dumps(model.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(model.model_dump(mode="json", exclude=without), option=orjson.OPT_SORT_KEYS)
 
 
 def check_references(operation: Operation, methodology: Methodology) -> None:

@@ -146,7 +146,9 @@ class Alerts(Settings):
     suppress_hours: float = Field(
         default=20, ge=0, description="between two messages of an alert that is not worse, over or an error"
     )
-    max_per_hour: int = Field(default=10, ge=1, description="mails to one subscriber; the rest goes into a digest")
+    max_per_hour: int = Field(
+        default=10, ge=1, description="messages to one subscriber over one channel; the rest goes into a digest"
+    )
     max_per_minute: int = Field(default=60, ge=1, description="messages to all")
     digest_at: Minute = "07:30"
     time_zone: TimeZoneName = Field(default="UTC", description="of digest_at, where quiet hours name no other")

@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
-    "errors", "config", "quality", "judgement", "decisions", "declarations", "units", "archive", "fetch", "store",
-    "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas",
+    "errors", "settings", "subscribers", "config", "quality", "judgement", "decisions", "declarations", "units",
+    "archive", "fetch", "store", "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas",
     "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
-    "sensitivity", "forecasts", "anomalies", "notice", "keys", "releases", "published", "documents", "pipeline",
-    "review", "clauses", "report", "schedule", "commands",
+    "sensitivity", "forecasts", "anomalies", "shocks", "alerts", "notice", "keys", "releases", "published",
+    "documents", "pipeline", "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
@@ -28,7 +28,8 @@ OUTSIDE = {
 PURE = (
     "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "reference", "fallback",
     "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity", "forecasts",
+    "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity", "forecasts", "shocks", "alerts",
+    "settings", "subscribers",
 )  # fmt: skip
 
 
