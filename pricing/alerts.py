@@ -31,6 +31,7 @@ WORSE = 1.5  # a move that has grown by half is told again
 REVISED = (1.0, 0.1)  # percentage points, and share of the change told, from which a revised change is told
 SHOWN = 20  # details in one message to the operator
 PLACES = {"CN": "in China", "XCN": "outside China", "WLD": "worldwide"}
+KINDS = ("price", "premium", "index")  # of series, in the order in which a message names them
 OPERATION = "operation"
 
 
@@ -121,7 +122,7 @@ def of_shocks(
         s for s in shocks
         if _fit(s, occasion) and s["id"] not in elsewhere and (_list(s, occasion), s["id"]) not in told
     ]  # fmt: skip
-    new.sort(key=lambda s: (s["of"] == "index", s["of"] == "premium", -s["severity"], s["flagged"], s["id"]))
+    new.sort(key=lambda s: (KINDS.index(s["of"]), -s["severity"], s["flagged"], s["id"]))
     joined: dict[str, list[Document]] = {thread: [] for thread in threads}
     fresh: list[list[Document]] = []
     for shock in new:
@@ -345,7 +346,7 @@ def _message(
 ) -> Document:
     """Put a message together, in the terms of the protocol."""
     standing = [s for s in members if _stands(s, whose)] or list(members)
-    standing.sort(key=lambda s: (s["of"] == "index", -s["severity"], -_size(s), s["id"]))
+    standing.sort(key=lambda s: (KINDS.index(s["of"]), -s["severity"], -_size(s), s["id"]))
     product = standing[0]["product"]
     sure = max(SURE.index(s["certainty"]) for s in standing)
     doubted = state == "cancelled" or all(s["verdict"] == "error" for s in standing)

@@ -942,7 +942,10 @@ def alert_operator(ws: Workspace) -> list[dict[str, Any]]:
 
 
 def cancel_alert(ws: Workspace, thread: str, reason: str, actor: str) -> dict[str, Any]:
-    """Cancel an alert by hand and tell all who were told of it; returns the message. Raises StoreError if it cannot be."""
+    """Cancel an alert by hand and tell all who were told of it; returns the message.
+
+    Raises StoreError where it is cancelled already.
+    """
     now = ws.now()
     with writing(ws.data):
         try:

@@ -782,7 +782,8 @@ class Store:
             )
             self._conn.executemany(
                 "INSERT OR IGNORE INTO outbox"
-                " (alert, subscriber, channel, address, digest, rank, due, state, message_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " (alert, subscriber, channel, address, digest, rank, due, state, message_id)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     (
                         *(d[k] for k in ("alert", "subscriber", "channel", "address", "digest", "rank")),
@@ -814,7 +815,8 @@ class Store:
         with self.writing():
             changed = self._conn.execute(
                 "UPDATE outbox SET state = 'waiting', digest = '', due = ?3, attempts = 0, outcome = '',"
-                " ended_at = NULL WHERE alert = ?1 AND (?2 IS NULL OR subscriber = ?2) AND state IN ('sent', 'failed', 'suppressed')",
+                " ended_at = NULL WHERE alert = ?1 AND (?2 IS NULL OR subscriber = ?2)"
+                " AND state IN ('sent', 'failed', 'suppressed')",
                 (alert, subscriber, micros(at)),
             )
             return int(changed.rowcount)

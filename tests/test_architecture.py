@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
     "errors", "settings", "subscribers", "config", "quality", "judgement", "decisions", "declarations", "units",
-    "archive", "fetch", "store", "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade", "panels", "formulas",
-    "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
+    "archive", "fetch", "store", "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade",
+    "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
     "sensitivity", "forecasts", "anomalies", "shocks", "alerts", "notice", "keys", "releases", "published",
     "documents", "pipeline", "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
