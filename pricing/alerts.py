@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo
 from pricing.config import Operation
 from pricing.figures import Figures, MarketPrices
 from pricing.settings import one_line
-from pricing.shocks import PREMIUM
 from pricing.subscribers import Alerts, Subscriber
 
 Document = dict[str, Any]
@@ -33,6 +32,7 @@ SHOWN = 20  # details in one message to the operator
 PLACES = {"CN": "in China", "XCN": "outside China", "WLD": "worldwide"}
 KINDS = ("price", "premium", "index")  # of series, in the order in which a message names them
 OPERATION = "operation"
+PREMIUM = "premium/"  # before the product, in the name of the series of China's price over the one outside
 
 
 @dataclass(frozen=True)

@@ -999,7 +999,8 @@ def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
     window = now - _hours(rules.reopen_hours)
     errors: dict[tuple[str, str], list[str]] = {}
     for one in ws.store.findings_since(window):
-        if one["severity"] == "error":
+        # the detector's doubts about figures of a contributor bear a score; of a whole feed they are named so
+        if one["severity"] == "error" or "score" in one["evidence"] or one["check"].startswith("feed-"):
             errors.setdefault((one["source"], one["check"]), []).append(one["message"])
     for (name, check), texts in errors.items():
         text = f"{name}: {check}"

@@ -588,9 +588,9 @@ class Store:
         return [{**row, "evidence": orjson.loads(row["evidence"])} for row in rows]
 
     def findings_since(self, moment: dt.datetime) -> list[dict[str, Any]]:
-        """Findings learnt after an instant, oldest first, without their evidence."""
-        columns = 'vintage, source, "check", severity, series, period, message'
-        return list(self.db.query(f"SELECT {columns} FROM finding WHERE vintage > ? ORDER BY id", (micros(moment),)))
+        """Findings learnt after an instant, oldest first."""
+        rows = self.db.query("SELECT * FROM finding WHERE vintage > ? ORDER BY id", (micros(moment),))
+        return [{**row, "evidence": orjson.loads(row["evidence"])} for row in rows]
 
     # -------------------------------------------------------------- decisions
 

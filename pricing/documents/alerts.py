@@ -82,7 +82,7 @@ def feed(edition: Edition, messages: Sequence[Mapping[str, Any]]) -> bytes:
     _text(root, "updated", messages[0]["sent"] if messages else edition.released_at)
     _text(ET.SubElement(root, "author"), "name", title)
     ET.SubElement(root, "link", rel="self", href=f"{base}/{FEED}", type="application/atom+xml")
-    ET.SubElement(root, "link", rel="alternate", href=f"{base}/v1/alerts", type="application/json")
+    ET.SubElement(root, "link", rel="alternate", href=f"{base}/v1/alerts")
     for one in messages:
         entry = ET.SubElement(root, "entry")
         marked = "SIMULATED: " if one["simulated"] else ""
@@ -92,7 +92,7 @@ def feed(edition: Edition, messages: Sequence[Mapping[str, Any]]) -> bytes:
         _text(entry, "updated", one["sent"])
         _text(entry, "published", one["sent"])
         path = f"/v1/alerts/{one['sent'][:4]}"
-        ET.SubElement(entry, "link", rel="alternate", href=f"{base}{path}", type="application/json")
+        ET.SubElement(entry, "link", rel="alternate", href=f"{base}{path}")
         for term in dict.fromkeys((one["severity"], *(m for s in one["shocks"] for m in s["minerals"]))):
             ET.SubElement(entry, "category", term=term)
         _text(entry, "summary", "\n".join(_lines(one)))

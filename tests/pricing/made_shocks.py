@@ -9,7 +9,9 @@ from pricing.alerts import Ground, Occasion
 from pricing.subscribers import Alerts, Smtp, Subscriber
 
 START = dt.datetime(2026, 3, 2, 16, tzinfo=dt.UTC)
-RULES = Alerts(sender="Lodemark <alerts@example.org>", smtp=Smtp(host="mail.example.org"), base_url="https://example.org")
+RULES = Alerts(
+    sender="Lodemark <alerts@example.org>", smtp=Smtp(host="mail.example.org"), base_url="https://example.org"
+)
 OPEN = Ground(True, ("A house",))
 
 

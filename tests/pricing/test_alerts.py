@@ -112,10 +112,12 @@ def test_it_opens_when_a_shock_grows_to_the_severity_that_is_told():
 def test_a_price_that_flaps_for_two_months_sends_two_messages():
     """On and off every few days, each time a shock of its own: it opens once and ends once."""
     story, shocks = Story(), []
-    for n in range(0, 60):
+    for n in range(60):
         if n % 7 == 0 and n < 50:
             shocks.append(shock(n=n, direction="up" if n % 2 else "down"))
-        shocks = [later(s, n, state="over") if s["state"] == "open" and n - k * 7 >= 5 else s for k, s in enumerate(shocks)]
+        shocks = [
+            later(s, n, state="over") if s["state"] == "open" and n - k * 7 >= 5 else s for k, s in enumerate(shocks)
+        ]
         story.release(n, *shocks)
     assert kinds(story.told) == [("Alert", "open"), ("Update", "closed")]
 
@@ -310,7 +312,9 @@ def test_severity_counts_of_the_shock_that_fits_not_of_the_worst_one():
 
 def test_an_index_and_a_premium_are_wished_for_by_name_and_by_either_zone():
     (index,) = Story().release(0, shock("critical"))
-    assert told_names(index, subscriber(indices=["critical"])) and not told_names(index, subscriber(minerals=["gallium"]))
+    assert told_names(index, subscriber(indices=["critical"])) and not told_names(
+        index, subscriber(minerals=["gallium"])
+    )
     (premium,) = Story().release(0, shock("premium/gallium/metal"))
     assert told_names(premium, subscriber(zones=["CN"])) and told_names(premium, subscriber(zones=["XCN"]))
     assert not told_names(premium, subscriber(indices=["critical"]))
@@ -446,7 +450,9 @@ def test_what_somebody_sees_to_is_told_again_only_when_it_is_worse_or_over():
 
 def test_a_publishers_text_cannot_break_a_line_nor_fill_a_message():
     watch = Watch()
-    hostile = Condition("failing:x", "Source cannot be read", "x: failed\r\nBcc: all@example.net", 2, ("\x1b[2J" * 300,))
+    hostile = Condition(
+        "failing:x", "Source cannot be read", "x: failed\r\nBcc: all@example.net", 2, ("\x1b[2J" * 300,)
+    )
     (message,) = watch(0, hostile)
     assert "\n" not in message["headline"] and "\x1b" not in message["description"]
     assert len(message["description"]) <= 500
