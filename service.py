@@ -622,8 +622,8 @@ def report_quality(
 # --------------------------------------------------------------------------------------- review
 
 main.add_command(review_commands(_workspace, _table))
-main.add_command(alert_commands(_workspace, _table))
 main.add_command(backtest_command(_workspace, _table, lambda: _track))
+main.add_command(alert_commands(_workspace, _table))
 
 
 # ------------------------------------------------------------------------------------------ keys

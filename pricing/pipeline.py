@@ -891,124 +891,9 @@ def _shocks(
         of_series = {p: one for p, one in flagged.get(key, {}).items() if p not in rows}
         flagged[key] = of_series | {p: one for p, one in rows.items() if one is not None and one.verdict is not None}
     before = [one for document in _documents_of(last, "shocks/") for one in document["shocks"]]
-    return shocks.tell(watched.subjects, flagged, before, made, rules, forecast_before, edition.number, edition.vintage)
-
-
-def _alerts(
-    ws: Workspace, edition: documents.Edition, made: figures.Figures, shocked: shocks.Told, at: dt.datetime
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Decide what the shocks of a release are to be told of; return it with what was told before."""
-    rules = ws.operation.alerts
-    earlier = ws.store.alerts(edition.audience)
-    if not shocked.shocks:
-        return [], earlier
-    shown = documents.shown_shocks(shocked, made)
-    grounds = alerts.grounds(made, ws.operation, shown)
-    occasion = alerts.Occasion(edition.audience, at, rules, edition.number, edition.simulated, grounds)
-    elsewhere: set[str] = set()
-    if edition.audience != "public":
-        elsewhere = {s["id"] for one in ws.store.alerts("public") for s in one["shocks"]}
-    return alerts.of_shocks(shown, earlier, occasion, elsewhere), earlier
-
-
-def _drafted(ws: Workspace, messages: list[dict[str, Any]], at: dt.datetime) -> dict[str, Any]:
-    """Messages with those who are told. Of a release that is deemed to have been made long ago nobody is told."""
-    now = ws.now()
-    news = abs(now - at) <= NEWS
-    return {"alerts": messages, "deliveries": _addressed(ws, messages, now) if news else []}
-
-
-def _addressed(ws: Workspace, messages: list[dict[str, Any]], now: dt.datetime) -> list[dict[str, Any]]:
-    rules = ws.operation.alerts
-    to = alerts.deliveries(messages, ws.operation.subscribers, ws.store.told(), rules, ws.store.salt, now)
-    return [one.row() for one in to]
-
-
-def alert_operator(ws: Workspace) -> list[dict[str, Any]]:
-    """Tell the operator what is wrong with the service now, and what is over; return the messages.
-
-    Stands outside releases: each message and what is sent of it are stored in one transaction.
-    """
-    now = ws.now()
-    with writing(ws.data):
-        seen = ws.store.acknowledged()
-        occasion = alerts.Occasion("operator", now, ws.operation.alerts, simulated=ws.simulated)
-        found = alerts.of_operation(_conditions(ws, now), ws.store.alerts("operator"), occasion, seen)
-        if found:
-            ws.store.announce(found, _addressed(ws, found, now))
-    for one in found:
-        log.warning("operator alerted", what=one["headline"], state=one["state"])
-    return found
-
-
-def cancel_alert(ws: Workspace, thread: str, reason: str, actor: str) -> dict[str, Any]:
-    """Cancel an alert by hand and tell all who were told of it; returns the message.
-
-    Raises StoreError where it is cancelled already.
-    """
-    now = ws.now()
-    with writing(ws.data):
-        try:
-            message = alerts.cancelled(ws.store.alerts(thread=thread), reason, actor, now)
-        except ValueError as error:
-            raise StoreError(f"{thread}: {error}") from error
-        ws.store.announce([message], _addressed(ws, [message], now))
-    return message
-
-
-def exercise(ws: Workspace, name: str) -> tuple[dict[str, Any], int]:
-    """Put a marked exercise to one subscriber into the outbox; returns it and over how many channels it goes."""
-    who = next((s for s in ws.operation.subscribers if s.name.casefold() == name.casefold()), None)
-    if who is None:
-        known = ", ".join(s.name for s in ws.operation.subscribers)
-        raise StoreError(f"no subscriber {name!r} in the settings; there are: {known or 'none'}")
-    now = ws.now()
-    occasion = alerts.Occasion("operator", now, ws.operation.alerts, simulated=ws.simulated)
-    message = alerts.exercise(who.name, occasion)
-    to = alerts.to_one(who, message, ws.operation.alerts, ws.store.salt, now)
-    if not to:
-        raise StoreError(f"{who.name}: no channel sends; mail needs alerts.from and [alerts.smtp]")
-    with writing(ws.data):
-        ws.store.announce([message], [one.row() for one in to])
-    return message, len(to)
-
-
-def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
-    """Say what is wrong: sources, releases, what is sent, and errors found in figures."""
-    rules, state = ws.operation.alerts, status(ws)
-    for name, source in state["sources"].items():
-        if source["stale"]:
-            text = f"{name}: no new figures since {source['last_vintage'][:10]}"
-            yield alerts.Condition(f"stale:{name}", "Source is stale", text, 2, (source["message"] or "",))
-        url = ws.operation.sources[name].url
-        since = ws.store.visit(name, url)["succeeded_at"] if url else ""
-        failing = source["outcome"] in ("failed", "refused") and since < iso(now - _hours(rules.failing_hours))
-        if failing:
-            text = f"{name}: {source['outcome']} since {since[:16] or 'the first visit'}"
-            yield alerts.Condition(f"failing:{name}", "Source cannot be read", text, 2, (source["message"] or "",))
-    for audience, made in state["releases"].items():
-        due = _next_release(ws.operation, dt.datetime.fromisoformat(made["released_at"]))
-        late = audience in ws.operation.publish.audiences and due is not None
-        if late and iso(now - dt.timedelta(minutes=rules.late_minutes)) > str(due):
-            text = f"the {audience} release of {str(due)[:16]} has not been made; the last is {made['number']}"
-            yield alerts.Condition(f"late:{audience}", "Release is late", text, 3)
-    oldest = ws.store.outbox_due()
-    if oldest is not None and now - oldest > dt.timedelta(minutes=rules.late_minutes):
-        text = f"messages wait in the outbox since {iso(oldest)[:16]}"
-        yield alerts.Condition("outbox:aged", "Messages are not sent", text, 3)
-    window = now - _hours(rules.reopen_hours)
-    errors: dict[tuple[str, str], list[str]] = {}
-    for one in ws.store.findings_since(window):
-        # the detector's doubts about figures of a contributor bear a score; of a whole feed they are named so
-        if one["severity"] == "error" or "score" in one["evidence"] or one["check"].startswith("feed-"):
-            errors.setdefault((one["source"], one["check"]), []).append(one["message"])
-    for (name, check), texts in errors.items():
-        text = f"{name}: {check}"
-        yield alerts.Condition(f"finding:{name}:{check}", "Error found", text, 2, (), tuple(dict.fromkeys(texts)))
-
-
-def _hours(hours: float) -> dt.timedelta:
-    return dt.timedelta(hours=hours)
+    return shocks.tell(
+        watched.subjects, flagged, before, made, rules, forecast_before, edition.number, edition.vintage
+    )
 
 
 def _documents_of(made: releases.Release | None, folder: str) -> Iterator[dict[str, Any]]:
@@ -1285,6 +1170,126 @@ def _next_release(operation: Operation, at: dt.datetime) -> str | None:
 
 def _counts(changes: Changes) -> dict[str, int]:
     return {"new": changes.new, "revised": changes.revised, "withdrawn": changes.withdrawn}
+
+
+# --------------------------------------------------------------------------------------- alerts
+
+
+def _alerts(
+    ws: Workspace, edition: documents.Edition, made: figures.Figures, shocked: shocks.Told, at: dt.datetime
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Decide what the shocks of a release are to be told of; return it with what was told before."""
+    rules = ws.operation.alerts
+    earlier = ws.store.alerts(edition.audience)
+    if not shocked.shocks:
+        return [], earlier
+    shown = documents.shown_shocks(shocked, made)
+    grounds = alerts.grounds(made, ws.operation, shown)
+    occasion = alerts.Occasion(edition.audience, at, rules, edition.number, edition.simulated, grounds)
+    elsewhere: set[str] = set()
+    if edition.audience != "public":
+        elsewhere = {s["id"] for one in ws.store.alerts("public") for s in one["shocks"]}
+    return alerts.of_shocks(shown, earlier, occasion, elsewhere), earlier
+
+
+def _drafted(ws: Workspace, messages: list[dict[str, Any]], at: dt.datetime) -> dict[str, Any]:
+    """Messages with those who are told. Of a release that is deemed to have been made long ago nobody is told."""
+    now = ws.now()
+    news = abs(now - at) <= NEWS
+    return {"alerts": messages, "deliveries": _addressed(ws, messages, now) if news else []}
+
+
+def _addressed(ws: Workspace, messages: list[dict[str, Any]], now: dt.datetime) -> list[dict[str, Any]]:
+    rules = ws.operation.alerts
+    to = alerts.deliveries(messages, ws.operation.subscribers, ws.store.told(), rules, ws.store.salt, now)
+    return [one.row() for one in to]
+
+
+def alert_operator(ws: Workspace) -> list[dict[str, Any]]:
+    """Tell the operator what is wrong with the service now, and what is over; return the messages.
+
+    Stands outside releases: each message and what is sent of it are stored in one transaction.
+    """
+    now = ws.now()
+    with writing(ws.data):
+        seen = ws.store.acknowledged()
+        occasion = alerts.Occasion("operator", now, ws.operation.alerts, simulated=ws.simulated)
+        found = alerts.of_operation(_conditions(ws, now), ws.store.alerts("operator"), occasion, seen)
+        if found:
+            ws.store.announce(found, _addressed(ws, found, now))
+    for one in found:
+        log.warning("operator alerted", what=one["headline"], state=one["state"])
+    return found
+
+
+def cancel_alert(ws: Workspace, thread: str, reason: str, actor: str) -> dict[str, Any]:
+    """Cancel an alert by hand and tell all who were told of it; returns the message.
+
+    Raises StoreError where it is cancelled already.
+    """
+    now = ws.now()
+    with writing(ws.data):
+        try:
+            message = alerts.cancelled(ws.store.alerts(thread=thread), reason, actor, now)
+        except ValueError as error:
+            raise StoreError(f"{thread}: {error}") from error
+        ws.store.announce([message], _addressed(ws, [message], now))
+    return message
+
+
+def exercise(ws: Workspace, name: str) -> tuple[dict[str, Any], int]:
+    """Put a marked exercise to one subscriber into the outbox; returns it and over how many channels it goes."""
+    who = next((s for s in ws.operation.subscribers if s.name.casefold() == name.casefold()), None)
+    if who is None:
+        known = ", ".join(s.name for s in ws.operation.subscribers)
+        raise StoreError(f"no subscriber {name!r} in the settings; there are: {known or 'none'}")
+    now = ws.now()
+    occasion = alerts.Occasion("operator", now, ws.operation.alerts, simulated=ws.simulated)
+    message = alerts.exercise(who.name, occasion)
+    to = alerts.to_one(who, message, ws.operation.alerts, ws.store.salt, now)
+    if not to:
+        raise StoreError(f"{who.name}: no channel sends; mail needs alerts.from and [alerts.smtp]")
+    with writing(ws.data):
+        ws.store.announce([message], [one.row() for one in to])
+    return message, len(to)
+
+
+def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
+    """Say what is wrong: sources, releases, what is sent, and errors found in figures."""
+    rules, state = ws.operation.alerts, status(ws)
+    for name, source in state["sources"].items():
+        if source["stale"]:
+            text = f"{name}: no new figures since {source['last_vintage'][:10]}"
+            yield alerts.Condition(f"stale:{name}", "Source is stale", text, 2, (source["message"] or "",))
+        url = ws.operation.sources[name].url
+        since = ws.store.visit(name, url)["succeeded_at"] if url else ""
+        failing = source["outcome"] in ("failed", "refused") and since < iso(now - _hours(rules.failing_hours))
+        if failing:
+            text = f"{name}: {source['outcome']} since {since[:16] or 'the first visit'}"
+            yield alerts.Condition(f"failing:{name}", "Source cannot be read", text, 2, (source["message"] or "",))
+    for audience, made in state["releases"].items():
+        due = _next_release(ws.operation, dt.datetime.fromisoformat(made["released_at"]))
+        late = audience in ws.operation.publish.audiences and due is not None
+        if late and iso(now - dt.timedelta(minutes=rules.late_minutes)) > str(due):
+            text = f"the {audience} release of {str(due)[:16]} has not been made; the last is {made['number']}"
+            yield alerts.Condition(f"late:{audience}", "Release is late", text, 3)
+    oldest = ws.store.outbox_due()
+    if oldest is not None and now - oldest > dt.timedelta(minutes=rules.late_minutes):
+        text = f"messages wait in the outbox since {iso(oldest)[:16]}"
+        yield alerts.Condition("outbox:aged", "Messages are not sent", text, 3)
+    window = now - _hours(rules.reopen_hours)
+    errors: dict[tuple[str, str], list[str]] = {}
+    for one in ws.store.findings_since(window):
+        # the detector's doubts about figures of a contributor bear a score; of a whole feed they are named so
+        if one["severity"] == "error" or "score" in one["evidence"] or one["check"].startswith("feed-"):
+            errors.setdefault((one["source"], one["check"]), []).append(one["message"])
+    for (name, check), texts in errors.items():
+        text = f"{name}: {check}"
+        yield alerts.Condition(f"finding:{name}:{check}", "Error found", text, 2, (), tuple(dict.fromkeys(texts)))
+
+
+def _hours(hours: float) -> dt.timedelta:
+    return dt.timedelta(hours=hours)
 
 
 # --------------------------------------------------------------------------------------- status

@@ -85,3 +85,4 @@ def _doubts(edition: Edition, doubts: Sequence[Mapping[str, Any]], since: str) -
             row |= {k: one[k] for k in ("value", "unit", "expected", "undone")}
         out.append(row)
     return out
+

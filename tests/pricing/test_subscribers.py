@@ -64,12 +64,11 @@ def test_subscribers_stand_in_the_settings_or_in_a_file_that_they_name(tmp_path)
 def test_all_mistakes_are_told_at_once_each_with_its_path(tmp_path):
     text = GOOD.replace('"metals@ministry.example.net"', '"nobody"').replace('["gallium"]', '["Gallium!"]')
     text = text.replace('zones = ["XCN"]', 'zones = ["EU"]').replace('digest_at = "07:30"', 'digest_at = "7 am"')
-    text = (
-        text.replace("DUTY_SECRET", "s3cret").replace("Europe/Berlin", "Berlin").replace("least_severity = 2", "x = 1")
-    )
+    text = text.replace("DUTY_SECRET", "s3cret").replace("Europe/Berlin", "Berlin")
+    text = text.replace("least_severity = 2", "x = 1")
     told = mistakes(tmp_path, text)
-    paths = ["alerts.x", "alerts.digest_at", "subscribers.0.address", "subscribers.0.minerals.0", "subscribers.0.zones.0",
-             "subscribers.0.quiet_hours.zone", "subscribers.1.webhook.secret_environment"]  # fmt: skip
+    paths = ["alerts.x", "alerts.digest_at", "subscribers.0.address", "subscribers.0.minerals.0",
+             "subscribers.0.zones.0", "subscribers.0.quiet_hours.zone", "subscribers.1.webhook.secret_environment"]  # fmt: skip
     assert [p for p in paths if p not in told] == [] and "7 mistakes" in told
 
 
