@@ -272,6 +272,7 @@ def _changes(docs: Sequence[Document], members: Sequence[Document], occasion: Oc
     last, whose = docs[-1], docs[-1]["list"]
     told = {s["id"]: s for s in last["shocks"]}
     markets = {s["series"] for s in last["shocks"]}
+    prices = any(s["of"] == "price" for s in members)  # beside which it is no news how sure an index is
     most_sure: dict[str, int] = {}
     for doc in docs:
         for s in doc["shocks"]:
@@ -286,7 +287,7 @@ def _changes(docs: Sequence[Document], members: Sequence[Document], occasion: Oc
         elif old is None:
             if s["series"] not in markets:
                 why.append(f"{place(s)} moved too, {percent(s)}")
-        elif SURE.index(s["certainty"]) > most_sure[s["id"]]:
+        elif SURE.index(s["certainty"]) > most_sure[s["id"]] and (s["of"] != "index" or not prices):
             why.append(f"{place(s)}: {s['certainty']} now, {_last_why(s)}")
     standing = [s for s in members if _stands(s, whose)]
     severity, most = max((s["severity"] for s in standing), default=0), max(map(rank, docs))
@@ -302,7 +303,7 @@ def _changes(docs: Sequence[Document], members: Sequence[Document], occasion: Oc
 
 
 def _revised(last: Document, members: Sequence[Document]) -> list[str]:
-    """Say whose change between the same two periods is another one than was told."""
+    """Say whose change is another one than was told: between the same two periods, or smaller than it had been."""
     told = {s["id"]: s for s in last["shocks"]}
     out = []
     for s in members:
@@ -311,7 +312,8 @@ def _revised(last: Document, members: Sequence[Document]) -> list[str]:
             continue
         same = (s["from"]["period"], s["to"]["period"]) == (old["from"]["period"], old["to"]["period"])
         least = max(REVISED[0], REVISED[1] * abs(old["change_percent"]))
-        if same and abs(s["change_percent"] - old["change_percent"]) >= least:
+        smaller = _size(s) < _size(old)  # the largest move of a shock shrinks by a revision only
+        if (same or smaller) and abs(s["change_percent"] - old["change_percent"]) >= least:
             out.append(f"{place(s)}: revised to {percent(s)}, told was {percent(old)}")
     return out
 

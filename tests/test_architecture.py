@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
     "errors", "settings", "subscribers", "config", "quality", "judgement", "decisions", "declarations", "units",
-    "archive", "fetch", "store", "cells", "sources", "customs", "slips", "reference", "fallback", "spreads", "trade",
-    "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures",
-    "sensitivity", "forecasts", "anomalies", "shocks", "alerts", "notice", "keys", "releases", "published",
-    "documents", "pipeline", "review", "clauses", "report", "schedule", "commands",
+    "slips", "anomalies", "corroboration", "watching", "archive", "fetch", "store", "cells", "sources", "customs",
+    "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation",
+    "imputation", "replica", "imports", "index", "twins", "figures", "sensitivity", "forecasts", "watchlist", "shocks", "alerts", "notice",
+    "keys", "releases", "published", "documents", "pipeline", "review", "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",
@@ -28,8 +28,8 @@ OUTSIDE = {
 PURE = (
     "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "reference", "fallback",
     "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation", "imputation", "replica",
-    "imports", "index", "twins", "anomalies", "notice", "figures", "sensitivity", "forecasts", "shocks", "alerts",
-    "settings", "subscribers",
+    "imports", "index", "twins", "anomalies", "corroboration", "watching", "watchlist", "shocks", "notice", "figures",
+    "sensitivity", "forecasts", "settings", "subscribers", "alerts",
 )  # fmt: skip
 
 

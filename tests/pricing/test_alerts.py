@@ -146,10 +146,22 @@ def test_a_revised_change_is_a_correction():
     story, one = Story(), shock(change_percent=12.0)
     story.release(0, one)
     assert story.release(1, later(one, 1, change_percent=12.5)) == []
-    (update,) = story.release(1, later(one, 1, change_percent=9.0))
+    grown = later(one, 1, change_percent=15.0, to={"period": "2026-03-03", "value": 115.0})
+    assert story.release(1, grown) == [], "it goes on, by less than half again"
+    (update,) = story.release(1, later(one, 1, change_percent=9.0, to={"period": "2026-03-01", "value": 109.0}))
     assert update["correction"] and "revised to +9 %, told was +12 %" in update["why"]
     who, calm = subscriber(), subscriber("Calm", corrections=False)
     assert hears(who, update, {"Ministry"}) and not hears(calm, update, {"Calm"})
+
+
+def test_how_sure_an_index_is_is_no_news_beside_the_price_that_moved_it():
+    price, index = shock(indices=[{"id": "critical", "weight": 0.1, "percent": 1.2}]), shock("critical")
+    story = Story()
+    story.release(0, price, index)
+    assert story.release(1, price, later(index, 1, certainty="observed")) == []
+    alone = Story()
+    alone.release(0, index)
+    assert len(alone.release(1, later(index, 1, certainty="observed"))) == 1
 
 
 def test_what_was_cancelled_by_hand_is_told_of_no_more():
