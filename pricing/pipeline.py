@@ -1284,7 +1284,8 @@ def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
         if one["severity"] == "error" or "score" in one["evidence"] or one["check"].startswith("feed-"):
             errors.setdefault((one["source"], one["check"]), []).append(one["message"])
     for (name, check), texts in errors.items():
-        text = f"{name}: {check}"
+        more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""
+        text = f"{name}, {check}: {texts[0][:100]}{more}"
         yield alerts.Condition(f"finding:{name}:{check}", "Error found", text, 2, (), tuple(dict.fromkeys(texts)))
 
 

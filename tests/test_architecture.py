@@ -18,8 +18,9 @@ ORDER = [
     "errors", "settings", "subscribers", "config", "quality", "judgement", "decisions", "declarations", "units",
     "slips", "anomalies", "corroboration", "watching", "archive", "fetch", "store", "cells", "sources", "customs",
     "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation",
-    "imputation", "replica", "imports", "index", "twins", "figures", "sensitivity", "forecasts", "watchlist", "shocks", "alerts", "notice",
-    "keys", "releases", "published", "documents", "pipeline", "review", "clauses", "report", "schedule", "commands",
+    "imputation", "replica", "imports", "index", "twins", "figures", "sensitivity", "forecasts", "watchlist", "shocks",
+    "alerts", "notice", "keys", "releases", "published", "documents", "pipeline", "review", "clauses", "report",
+    "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",

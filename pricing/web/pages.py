@@ -66,7 +66,8 @@ def _content(snapshot: Snapshot) -> dict[str, Any]:
     indices, prices = (_listed(snapshot, name) for name in ("indices", "prices"))
     pending = _of_method(snapshot).get("pending", [])
     tables = {"pending": pending, "indicators": _indicators(snapshot), "gaps": _gaps(snapshot)}
-    lists = [name for name in ("indicators", "imports", "gaps", "spreads", "alerts") if f"{name}.json" in snapshot.files]
+    kinds = ("indicators", "imports", "gaps", "spreads", "alerts")
+    lists = [name for name in kinds if f"{name}.json" in snapshot.files]
     shown = {"facts": snapshot.facts, "indices": indices, "prices": prices, "lists": lists}
     return {"minute": minute, **shown, **tables}
 

@@ -68,7 +68,8 @@ def test_all_mistakes_are_told_at_once_each_with_its_path(tmp_path):
     text = text.replace("least_severity = 2", "x = 1")
     told = mistakes(tmp_path, text)
     paths = ["alerts.x", "alerts.digest_at", "subscribers.0.address", "subscribers.0.minerals.0",
-             "subscribers.0.zones.0", "subscribers.0.quiet_hours.zone", "subscribers.1.webhook.secret_environment"]  # fmt: skip
+             "subscribers.0.zones.0", "subscribers.0.quiet_hours.zone",
+             "subscribers.1.webhook.secret_environment"]  # fmt: skip
     assert [p for p in paths if p not in told] == [] and "7 mistakes" in told
 
 
