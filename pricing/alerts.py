@@ -303,17 +303,16 @@ def _changes(docs: Sequence[Document], members: Sequence[Document], occasion: Oc
 
 
 def _revised(last: Document, members: Sequence[Document]) -> list[str]:
-    """Say whose change is another one than was told: between the same two periods, or smaller than it had been."""
+    """Say whose change is smaller than was told: the largest move of a shock shrinks by a revision only."""
     told = {s["id"]: s for s in last["shocks"]}
     out = []
     for s in members:
         old = told.get(s["id"])
         if old is None or s["change_percent"] is None or old["change_percent"] is None:
             continue
-        same = (s["from"]["period"], s["to"]["period"]) == (old["from"]["period"], old["to"]["period"])
         least = max(REVISED[0], REVISED[1] * abs(old["change_percent"]))
-        smaller = _size(s) < _size(old)  # the largest move of a shock shrinks by a revision only
-        if (same or smaller) and abs(s["change_percent"] - old["change_percent"]) >= least:
+        along = s["change_percent"] * (1 if old["change_percent"] > 0 else -1)
+        if abs(old["change_percent"]) - along >= least:
             out.append(f"{place(s)}: revised to {percent(s)}, told was {percent(old)}")
     return out
 
@@ -543,7 +542,8 @@ def of_operation(
     for key, docs in open_.items():
         last = docs[-1]
         gone = Condition(key, last["event"], last["headline"], rank(last), (), tuple(last["items"]))
-        out.append(_operational(last["thread"], docs, "closed", gone, "it is over", occasion))
+        why = f"none came for {occasion.rules.reopen_hours:g} hours" if last["items"] else "it is over"
+        out.append(_operational(last["thread"], docs, "closed", gone, why, occasion))
     out.sort(key=lambda one: (-rank(one), one["identifier"]))
     return out
 
