@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -123,23 +123,18 @@ def of_shocks(
         if _fit(s, occasion) and s["id"] not in elsewhere and (_list(s, occasion), s["id"]) not in told
     ]  # fmt: skip
     new.sort(key=lambda s: (KINDS.index(s["of"]), -s["severity"], s["flagged"], s["id"]))
+    homes = _Homes()
     joined: dict[str, list[Document]] = {thread: [] for thread in threads}
+    for thread, docs in threads.items():
+        if docs[-1]["state"] == "open":
+            homes.add(docs[-1]["list"], joined[thread], docs[-1]["shocks"], docs[0]["sent"])
     fresh: list[list[Document]] = []
     for shock in new:
         whose, current = _list(shock, occasion), _is_current(shock, occasion)
-        beside = [
-            (joined[thread], [*docs[-1]["shocks"], *joined[thread]])
-            for thread, docs in threads.items()
-            if docs[-1]["state"] == "open"
-            and docs[-1]["list"] == whose
-            and (current or shock["learnt_at"] >= docs[0]["sent"])
-        ]
-        beside += [(group, group) for group in fresh if current and _list(group[0], occasion) == whose]
-        home = next((home for home, members in beside if any(_related(shock, m) for m in members)), None)
-        if home is not None:
-            home.append(shock)
-        elif current:
-            fresh.append([shock])
+        if not homes.take_in(whose, shock, current) and current:
+            fresh.append([])
+            homes.add(whose, fresh[-1], (), "")
+            homes.put(whose, len(homes.all) - 1, shock)
     out = [_opening(group, occasion) for group in fresh]
     for thread, docs in threads.items():
         message = _following(docs, joined[thread], now, occasion)
@@ -179,6 +174,50 @@ def _list(shock: Document, occasion: Occasion) -> str:
     ground = occasion.grounds.get(shock["series"])
     allowed = occasion.audience == "public" and ground is not None and ground.allowed
     return "partners" if allowed and shock["verdict"] not in DOUBTFUL else "operator"
+
+
+class _Homes:
+    """Alerts that a shock may be told with, found by what their shocks have in common with it: a storm has many."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[list[Document], list[Document], str]] = []  # what joins, all members, since when
+        self._by: dict[tuple[str, str], list[int]] = {}
+
+    def add(self, whose: str, joining: list[Document], members: Iterable[Document], since: str) -> None:
+        """Add an alert with the shocks that it has."""
+        self.all.append((joining, list(members), since))
+        for one in members:
+            self._note(whose, one, len(self.all) - 1)
+
+    def put(self, whose: str, place: int, shock: Document) -> None:
+        """Let a shock join an alert."""
+        joining, members, _ = self.all[place]
+        joining.append(shock)
+        members.append(shock)
+        self._note(whose, shock, place)
+
+    def take_in(self, whose: str, shock: Document, current: bool) -> bool:
+        """Let a shock join the first alert that is related to it; tells whether there is one.
+
+        One that is over joins an alert that was open when it was learnt.
+        """
+        places = sorted({n for key in _bonds(shock) for n in self._by.get((whose, key), ())})
+        for n in places:
+            _, members, since = self.all[n]
+            if (current or (since and shock["learnt_at"] >= since)) and any(_related(shock, m) for m in members):
+                self.put(whose, n, shock)
+                return True
+        return False
+
+    def _note(self, whose: str, shock: Document, place: int) -> None:
+        for key in (*_bonds(shock), *(i["id"] for i in shock.get("indices", ()))):
+            self._by.setdefault((whose, key), []).append(place)
+
+
+def _bonds(shock: Document) -> list[str]:
+    """Names under which related shocks are found."""
+    of_index = ["an index"] if shock["of"] == "index" else []
+    return [shock["series"], *shock["minerals"], *of_index, *([shock["event"]] if shock["event"] else [])]
 
 
 def _related(one: Document, other: Document) -> bool:
@@ -228,10 +267,10 @@ def _following(
         revived = state == "open"
         if revived and (since < _hours(occasion.rules.reopen_hours) or not any(_sure(s) for s in standing)):
             return None
-        ends = {"open": "it stands after all", "closed": "it is over", "cancelled": "it was an error"}
-        if state == "closed" and not standing:
-            ends["closed"] = "its figures were corrected or withdrawn"
-        why = [ends[state], *why]
+        if state == "closed":
+            why = ["it is over" if standing else "its figures were corrected or withdrawn", *why]
+        elif state == "open":
+            why = ["it stands after all", *why]
     elif state == "open" and not why:
         why = _revised(last, members)
         correction = bool(why)
@@ -352,8 +391,10 @@ def _message(
     sure = max(SURE.index(s["certainty"]) for s in standing)
     doubted = state == "cancelled" or all(s["verdict"] == "error" for s in standing)
     event = {"shock": "Price shock", "monthly movement": "Price movement of the month"}[product]
-    if whose == "operator" and any(s["verdict"] in DOUBTFUL for s in standing):
-        event = "Doubtful price"
+    line = headline(standing)
+    if whose == "operator":
+        event = "Doubtful price" if any(s["verdict"] in DOUBTFUL for s in standing) else f"{event}, not for partners"
+        line = f"{event}: {line}"
     shown = occasion.audience == "public"
     known = [occasion.grounds[s["series"]] for s in members if s["series"] in occasion.grounds]
     # a market that nobody quotes any more has no rights to ask: what was told before may be ended
@@ -364,7 +405,7 @@ def _message(
         "severity": SEVERITY[max(s["severity"] for s in standing) - 1],
         "certainty": "Unlikely" if doubted else CERTAINTY[SURE[sure]],
         "onset": min(s["onset"] for s in standing),
-        "headline": one_line(headline(standing)),
+        "headline": one_line(line),
         "why": "; ".join(why),
         "shocks": [_public(s, occasion) for s in (*standing, *(m for m in members if m not in standing))],
         "indices": _effects(standing) if state != "cancelled" else [],
@@ -421,7 +462,8 @@ def headline(shocks: Sequence[Document]) -> str:
         return f"{named} and {len(minerals) - 2} more: {percent(first)} in {place(first)}"
     other = next((s for s in shocks if s["of"] != "index" and s["series"] != first["series"]), None)
     also = f"; {place(other)} {percent(other)}" if other is not None else ""
-    return f"{place(first)} {percent(first)}, {first['onset']} to {first['to']['period']}{also}"
+    span = " to ".join(dict.fromkeys((first["onset"], first["to"]["period"])))
+    return f"{place(first)} {percent(first)}, {span}{also}"
 
 
 def place(shock: Document) -> str:
@@ -607,9 +649,10 @@ class Delivery:
     digest: str = ""
     state: str = "waiting"
 
-    def row(self) -> Document:
-        """Return it as plain data."""
-        return asdict(self) | {"due": _iso(self.due)}
+    def row(self) -> tuple[str | int, ...]:
+        """Return it as plain data, in the order of the outbox."""
+        to = (self.alert, self.subscriber, self.channel, self.address)
+        return (*to, self.digest, self.rank, _iso(self.due), self.state, self.message_id)
 
 
 def deliveries(

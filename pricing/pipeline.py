@@ -1199,7 +1199,7 @@ def _drafted(ws: Workspace, messages: list[dict[str, Any]], at: dt.datetime) -> 
     return {"alerts": messages, "deliveries": _addressed(ws, messages, now) if news else []}
 
 
-def _addressed(ws: Workspace, messages: list[dict[str, Any]], now: dt.datetime) -> list[dict[str, Any]]:
+def _addressed(ws: Workspace, messages: list[dict[str, Any]], now: dt.datetime) -> list[tuple[str | int, ...]]:
     rules = ws.operation.alerts
     to = alerts.deliveries(messages, ws.operation.subscribers, ws.store.told(), rules, ws.store.salt, now)
     return [one.row() for one in to]

@@ -763,8 +763,14 @@ class Store:
         self._conn.execute("DELETE FROM meta WHERE key = ?", (key,))
         return len(draft["alerts"])
 
-    def announce(self, alerts: Sequence[Mapping[str, Any]], deliveries: Iterable[Mapping[str, Any]]) -> None:
-        """Keep alerts and put their messages into the outbox, all or nothing. Idempotent."""
+    def announce(self, alerts: Sequence[Mapping[str, Any]], deliveries: Iterable[Sequence[str | int]]) -> None:
+        """Keep alerts and put their messages into the outbox, all or nothing. Idempotent.
+
+        Parameters
+        ----------
+        deliveries : iterable of tuple
+            Alert, subscriber, channel, address, digest, rank, due (ISO), state, message id.
+        """
         with self.writing():
             self._conn.executemany(
                 "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?)",
@@ -784,15 +790,7 @@ class Store:
                 "INSERT OR IGNORE INTO outbox"
                 " (alert, subscriber, channel, address, digest, rank, due, state, message_id)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        *(d[k] for k in ("alert", "subscriber", "channel", "address", "digest", "rank")),
-                        micros(dt.datetime.fromisoformat(d["due"])),
-                        d["state"],
-                        d["message_id"],
-                    )
-                    for d in deliveries
-                ),
+                ((*d[:6], micros(dt.datetime.fromisoformat(str(d[6]))), *d[7:]) for d in deliveries),
             )
 
     def outbox(self, alert: str | None = None) -> list[dict[str, Any]]:

@@ -109,11 +109,10 @@ def test_a_release_that_is_killed_tells_its_alerts_when_it_is_finished_and_once(
 
 def test_alerts_and_their_messages_are_stored_together_or_not_at_all(world):
     with world.opened() as ws:
-        good = {"alert": "a", "subscriber": "s", "channel": "email", "address": "x", "digest": "", "rank": 1,
-                "due": "2026-11-20T14:00:00Z", "state": "waiting", "message_id": "<m>"}  # fmt: skip
+        good = ("a", "s", "email", "x", "", 1, "2026-11-20T14:00:00Z", "waiting", "<m>")
         alert = {"identifier": "a", "audience": "public", "thread": "a", "version": 1, "sent": "2026-11-20T14:00:00Z"}
-        with pytest.raises(KeyError):
-            ws.store.announce([alert], [good, {}])
+        with pytest.raises(ValueError, match="isoformat"):
+            ws.store.announce([alert], [good, (*good[:6], "no instant", *good[7:])])
         assert ws.store.alerts() == [] and ws.store.outbox() == []
         ws.store.announce([alert], [good])
         ws.store.announce([alert], [good])
