@@ -527,7 +527,7 @@ def cancelled(docs: Sequence[Document], reason: str, actor: str, at: dt.datetime
 def exercise(name: str, occasion: Occasion) -> Document:
     """Return a message that only tries whether alerts arrive."""
     thread = _name(occasion.at, f"exercise|{name}")
-    head = _head(thread, [], "open", "operator", "Exercise", occasion, OPERATION)
+    head = _head(thread, [], "closed", "operator", "Exercise", occasion, OPERATION)
     return head | {
         "status": "Exercise", "urgency": "Unknown", "severity": SEVERITY[0], "certainty": "Observed",
         "onset": head["sent"], "headline": one_line(f"A test of alerts to {name}; no market has moved"),

@@ -1353,7 +1353,7 @@ def status(ws: Workspace, schedule: Mapping[str, str] | None = None, *, public: 
 def _alert_state(ws: Workspace, now: dt.datetime) -> dict[str, Any]:
     """How many alerts are open, and how delivery is doing; nobody is named."""
     latest = {one["thread"]: one for one in ws.store.alerts()}
-    standing = [one["list"] for one in latest.values() if one["state"] == "open" and one["status"] != "Exercise"]
+    standing = [one["list"] for one in latest.values() if one["state"] == "open"]
     due = ws.store.outbox_due()
     return {
         "open": {name: standing.count(name) for name in ("partners", "operator")},

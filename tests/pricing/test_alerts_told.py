@@ -288,6 +288,7 @@ def test_a_test_sends_a_marked_exercise_to_one_subscriber_at_once(world, command
         (made,) = [a for a in ws.store.alerts("operator") if a["status"] == "Exercise"]
         (row,) = ws.store.outbox(made["identifier"])
     assert (row["subscriber"], row["state"], row["digest"]) == ("Ministry", "waiting", "")
+    assert made["identifier"] not in command("list") and made["identifier"] in command("list", "--all")
     assert "there are: Ministry, Cobalt, Duty" in command("test", "Nobody", fails=True)
 
 
