@@ -271,6 +271,7 @@ def _following(
             why = ["it is over" if standing else "its figures were corrected or withdrawn", *why]
         elif state == "open":
             why = ["it stands after all", *why]
+        why = why or ["it was an error"]
     elif state == "open" and not why:
         why = _revised(last, members)
         correction = bool(why)
