@@ -87,6 +87,7 @@ def feed(edition: Edition, messages: Sequence[Mapping[str, Any]]) -> bytes:
         entry = ET.SubElement(root, "entry")
         marked = "SIMULATED: " if one["simulated"] else ""
         kind = {"Alert": "", "Update": "Update: ", "Cancel": "Cancelled: "}[one["msgType"]]
+        kind = "Over: " if one["state"] == "closed" else kind
         _text(entry, "id", f"urn:lodemark:alert:{one['identifier']}")
         _text(entry, "title", f"{marked}{kind}{one['headline']}")
         _text(entry, "updated", one["sent"])
@@ -116,5 +117,5 @@ def _lines(one: Mapping[str, Any]) -> list[str]:
             f"{s['unit']} ({s['to']['period']}), known since {s['learnt_at'][:16].replace('T', ' ')} UTC; "
             f"{s['verdict']}, {s['certainty']}; {s['state']}."
         )
-    out += [f"Index {i['id']}: {i['percent']:+.3g} % by this." for i in one["indices"]]
+    out += [f"Index {i['id']}: {percent({'change_percent': i['percent']})} by this." for i in one["indices"]]
     return out
