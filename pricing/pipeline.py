@@ -1201,6 +1201,8 @@ def _drafted(ws: Workspace, messages: list[dict[str, Any]], at: dt.datetime) -> 
 
 def _addressed(ws: Workspace, messages: list[dict[str, Any]], now: dt.datetime) -> list[tuple[str | int, ...]]:
     rules = ws.operation.alerts
+    if not (messages and ws.operation.subscribers):
+        return []  # a salt is drawn where somebody is told
     to = alerts.deliveries(messages, ws.operation.subscribers, ws.store.told(), rules, ws.store.salt, now)
     return [one.row() for one in to]
 
