@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pricing import __version__
+from pricing.commands.alerts import alert_commands
 from pricing.commands.backtest import backtest_command
 from pricing.commands.detect import detect_command
 from pricing.commands.review import review_commands
@@ -624,6 +625,7 @@ def report_quality(
 main.add_command(review_commands(_workspace, _table))
 main.add_command(detect_command(_workspace, _table))
 main.add_command(backtest_command(_workspace, _table, lambda: _track))
+main.add_command(alert_commands(_workspace, _table))
 
 
 # ------------------------------------------------------------------------------------------ keys

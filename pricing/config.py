@@ -17,14 +17,12 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import orjson
-from apscheduler.triggers.cron import CronTrigger
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -33,9 +31,9 @@ from pydantic import (
 )
 
 from pricing.errors import ConfigError
+from pricing.settings import CronExpression, Settings, Slug, Stage, TimeZoneName, Zone, time_zone
+from pricing.subscribers import Alerts, Subscriber, named_twice
 
-Stage = Literal["ore", "concentrate", "intermediate", "chemical", "oxide", "metal"]
-Zone = Literal["CN", "XCN", "WLD"]
 Frequency = Literal["daily", "weekly", "ten-day", "monthly", "annual"]
 Kind = Literal["price", "fx", "production", "other"]
 Audience = Literal["public", "internal"]
@@ -48,26 +46,6 @@ Right = Literal["store", "compute", "publish_value", "publish_derived", "forecas
 
 _M = TypeVar("_M")
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
-
-
-def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"no time zone of that name, such as Europe/Berlin: {name!r}") from error
-    return name
-
-
-def _cron(expression: str) -> str:
-    if any(c.isdigit() for c in " ".join(expression.split()[4:])):
-        raise ValueError("weekdays by name, such as mon-fri: programs do not agree on their numbers")
-    try:
-        CronTrigger.from_crontab(expression)
-    except ValueError as error:
-        raise ValueError(f"not five cron fields (minute hour day month weekday): {error}") from error
-    return expression
-
 
 def _cut_off(given: str) -> str:
     if given:
@@ -78,19 +56,11 @@ def _cut_off(given: str) -> str:
             raise ValueError(f"a time and a time zone, such as '16:00 Europe/London'; got {given!r}") from error
         if read.tzinfo is not None:
             raise ValueError(f"the time zone by name, such as '16:00 Europe/London'; got {given!r}")
-        _time_zone(zone)
+        time_zone(zone)
     return given
 
 
-TimeZoneName = Annotated[str, AfterValidator(_time_zone)]
-CronExpression = Annotated[str, AfterValidator(_cron)]
 CutOff = Annotated[str, AfterValidator(_cut_off)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, and a key that it does not know is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 # ------------------------------------------------------------------------------------- sources
@@ -362,7 +332,7 @@ class Review(Settings):
 
 
 class Operation(Settings):
-    """``config.toml``: what is collected, when it is published, who decides."""
+    """``config.toml``: what is collected, when it is published, who decides, who is told."""
 
     data: Path = Path("data")
     methodology: Path = Path("methodology")
@@ -371,6 +341,8 @@ class Operation(Settings):
     compute: Compute = Compute()
     fetch: Fetching = Fetching()
     review: Review = Review()
+    alerts: Alerts = Alerts()
+    subscribers: tuple[Subscriber, ...] = ()
     sources: dict[Slug, Source] = {}
 
     @model_validator(mode="after")
@@ -390,6 +362,13 @@ class Operation(Settings):
             if other != name:
                 raise ValueError(f"sources {other} and {name} count the imports of one origin: they would be added")
         return self
+
+    @field_validator("subscribers")
+    @classmethod
+    def _unique_subscribers(cls, given: tuple[Subscriber, ...]) -> tuple[Subscriber, ...]:
+        if twice := named_twice(given):
+            raise ValueError(f"subscribers of the same name: {', '.join(twice)}")
+        return given
 
     def series(self) -> dict[str, Series]:
         """All series of all sources by id."""
@@ -1009,8 +988,24 @@ class Replicas(Settings):
 
 
 def load_operation(path: Path) -> Operation:
-    """Read and validate ``config.toml``. Raises ConfigError that lists every mistake."""
-    return _validated(path, Operation.model_validate)
+    """Read and validate ``config.toml``, and the file of subscribers that it names.
+
+    Raises ConfigError that lists every mistake.
+    """
+
+    def validate(data: dict[str, Any]) -> Operation:
+        alerts = data.get("alerts")
+        name = alerts.get("subscribers") if isinstance(alerts, dict) else None
+        if isinstance(name, str) and name:
+            if "subscribers" in data:
+                raise ConfigError(f"{path}: subscribers stand here and in {name}: keep them in one place")
+            listed = _toml(path.parent / name)
+            if other := sorted(listed.keys() - {"subscribers"}):
+                raise ConfigError(f"{path.parent / name}: holds [[subscribers]] only, not {', '.join(other)}")
+            data = {**data, **listed}
+        return Operation.model_validate(data)
+
+    return _validated(path, validate)
 
 
 def load_methodology(folder: Path, on: dt.date | None = None) -> Methodology:
@@ -1171,9 +1166,9 @@ def methodology_bytes(methodology: Methodology) -> bytes:
     return methodology.raw.encode()
 
 
-def canonical(model: BaseModel) -> bytes:
+def canonical(model: BaseModel, without: set[str] | None = None) -> bytes:
     """Return the settings as sorted JSON: what is hashed and archived with a release."""
-    return orjson.dumps(model.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(model.model_dump(mode="json", exclude=without), option=orjson.OPT_SORT_KEYS)
 
 
 def check_references(operation: Operation, methodology: Methodology) -> None:
@@ -1197,6 +1192,11 @@ def check_references(operation: Operation, methodology: Methodology) -> None:
     for s in series.values():
         if s.kind == "price" and s.mineral and not s.quarantined and f"{s.mineral}/{s.stage}/{s.zone}" not in markets:
             mistakes.append(f"series {s.id}: the methodology has no market {s.mineral}/{s.stage}/{s.zone}")
+    minerals = {m.mineral for m in methodology.markets}
+    for i, who in enumerate(operation.subscribers):
+        lost = [f"minerals: {m}" for m in who.minerals if m not in minerals]
+        lost += [f"indices: {name}" for name in who.indices if name not in methodology.baskets]
+        mistakes += [f"subscribers.{i} ({who.name}).{one} is not in the methodology" for one in lost]
     if mistakes:
         raise ConfigError("config.toml and the methodology do not fit:\n  " + "\n  ".join(mistakes))
 
@@ -1208,12 +1208,15 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
 
 
-def _validated(path: Path, validate: Callable[[dict[str, Any]], _M]) -> _M:
-    raw = _read(path)
+def _toml(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(raw.decode("utf-8"))
+        return tomllib.loads(_read(path).decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+
+
+def _validated(path: Path, validate: Callable[[dict[str, Any]], _M]) -> _M:
+    data = _toml(path)
     try:
         return validate(data)
     except ValidationError as error:

@@ -16,9 +16,10 @@ import orjson
 import pandas as pd
 from pydantic import Field, TypeAdapter
 
-from pricing.config import Methodology, Operation, Review, Settings
+from pricing.config import Methodology, Operation, Review
 from pricing.errors import DecisionError
 from pricing.judgement import Judgement, OverrideKind
+from pricing.settings import Settings
 
 Frequency = Literal["daily", "ten-day", "monthly"]
 Reason = Literal[

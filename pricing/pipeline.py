@@ -29,6 +29,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from pricing import (
     __version__,
+    alerts,
     cells,
     checks,
     customs,
@@ -79,6 +80,7 @@ ALGORITHMS = {
 }  # raised when the figures they give change
 AUDIENCES: tuple[Audience, ...] = ("public", "internal")
 LOCK_SECONDS = 60.0
+NEWS = dt.timedelta(days=1)  # of a release that is deemed to have been made longer ago nobody is told
 PAUSE_SECONDS = 1.0  # between two documents of one publisher
 MOST_LISTS = 40  # pages of a publisher's list that one visit reads
 SEVERAL = 3  # series of one source in doubt at once that make one finding
@@ -225,6 +227,7 @@ def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = 
         _note_overdue(ws, name)
         log.info("collected", source=name, outcome=outcome.outcome, message=outcome.message, **_counts(outcome.changes))
         out.append(outcome)
+    alert_operator(ws)
     return out
 
 
@@ -661,7 +664,9 @@ def release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mapping
     with writing(ws.data):
         ws.root(audience).mkdir(parents=True, exist_ok=True)
         recover(ws, audience)
-        return _release(ws, audience, at, environ)
+        made = _release(ws, audience, at, environ)
+    alert_operator(ws)
+    return made
 
 
 def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mapping[str, str]) -> releases.Release:
@@ -704,7 +709,9 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     facts = _facts_by_source(ws, observed, declared, at)
     watched = _watch(ws, made, audience)
     shocked = _shocks(ws, watched, made, last, before, edition)
-    told = documents.build(edition, made, _kept(last, parts), facts, outlooks, before, shocked)
+    messages, earlier = _alerts(ws, edition, made, shocked, at)
+    told_and_new = [*earlier, *reversed(messages)]  # the most severe of this release is the newest
+    told = documents.build(edition, made, _kept(last, parts), facts, outlooks, before, shocked, told_and_new)
     register = _series_register(ws, audience, eligible, bases)
     drafts = [documents.draft(edition, made, told.rows)]
     for change in ws.methods.pending(day):
@@ -716,6 +723,8 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     other_method = last is not None and last.manifest["methodology"]["sha256"] != ws.methodology.sha256
     published.append(root / "published.db", number, iso(at), iso(at), told.rows, units_may_change=other_method)
     key = _signing_key(ws, environ, at)
+    # Announced when the release stands: a kill in between leaves the draft to the recovery.
+    ws.store.draft_alerts(audience, number, _drafted(ws, messages, at))
     done = releases.freeze(root, files, _manifest(ws, edition, eligible, register, at), key, number=number)
     listed = done.manifest["files"]
     ws.store.set_parts(audience, {n: (p, listed[n]["sha256"]) for n, p in told.fingerprints.items()})
@@ -780,7 +789,11 @@ def _adopt(ws: Workspace, audience: Audience, made: releases.Release) -> None:
     )
     ws.store.add_forecasts(audience, made.number, _forecasts_of(made))
     vintage = dt.datetime.fromisoformat(made.manifest["vintage"])
-    ws.store.record_release(audience, made.number, vintage, vintage, made.manifest_sha256)
+    with ws.store.writing():
+        ws.store.record_release(audience, made.number, vintage, vintage, made.manifest_sha256)
+        told = ws.store.announce_draft(audience, made.number)
+    if told:
+        log.info("alerts told", audience=audience, release=made.number, messages=told)
 
 
 def _observed(
@@ -1219,7 +1232,8 @@ def _manifest(
         "methodology": {"id": ws.methodology.id, "sha256": ws.methodology.sha256},
         "codes": {"sha256": ws.archive.put(ws.methodology.codes_raw.encode())} if ws.methodology.codes_raw else None,
         "register": {"sha256": hashlib.sha256(register).hexdigest()},
-        "operation": {"sha256": ws.archive.put(canonical(ws.operation))},
+        # who is told of alerts makes no figure, and their addresses are nobody else's business
+        "operation": {"sha256": ws.archive.put(canonical(ws.operation, without={"alerts", "subscribers"}))},
         "decisions": {
             "number": len(log_of_decisions),
             "sha256": ws.archive.put("".join(f"{line}\n" for line in log_of_decisions).encode()),
@@ -1272,6 +1286,129 @@ def _counts(changes: Changes) -> dict[str, int]:
     return {"new": changes.new, "revised": changes.revised, "withdrawn": changes.withdrawn}
 
 
+# --------------------------------------------------------------------------------------- alerts
+
+
+def _alerts(
+    ws: Workspace, edition: documents.Edition, made: figures.Figures, shocked: shocks.Told, at: dt.datetime
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Decide what the shocks of a release are to be told of; return it with what was told before."""
+    rules = ws.operation.alerts
+    earlier = ws.store.alerts(edition.audience)
+    if not shocked.shocks:
+        return [], earlier
+    shown = documents.shown_shocks(shocked, made)
+    grounds = alerts.grounds(made, ws.operation, shown)
+    occasion = alerts.Occasion(edition.audience, at, rules, edition.number, edition.simulated, grounds)
+    elsewhere: set[str] = set()
+    if edition.audience != "public":
+        elsewhere = {s["id"] for one in ws.store.alerts("public") for s in one["shocks"]}
+    return alerts.of_shocks(shown, earlier, occasion, elsewhere), earlier
+
+
+def _drafted(ws: Workspace, messages: list[dict[str, Any]], at: dt.datetime) -> dict[str, Any]:
+    """Messages with those who are told. Of a release that is deemed to have been made long ago nobody is told."""
+    now = ws.now()
+    news = abs(now - at) <= NEWS
+    return {"alerts": messages, "deliveries": _addressed(ws, messages, now) if news else []}
+
+
+def _addressed(ws: Workspace, messages: list[dict[str, Any]], now: dt.datetime) -> list[tuple[str | int, ...]]:
+    rules = ws.operation.alerts
+    if not (messages and ws.operation.subscribers):
+        return []  # a salt is drawn where somebody is told
+    to = alerts.deliveries(messages, ws.operation.subscribers, ws.store.told(), rules, ws.store.salt, now)
+    return [one.row() for one in to]
+
+
+def alert_operator(ws: Workspace) -> list[dict[str, Any]]:
+    """Tell the operator what is wrong with the service now, and what is over; return the messages.
+
+    Stands outside releases: each message and what is sent of it are stored in one transaction.
+    """
+    now = ws.now()
+    with writing(ws.data):
+        seen = ws.store.acknowledged()
+        occasion = alerts.Occasion("operator", now, ws.operation.alerts, simulated=ws.simulated)
+        found = alerts.of_operation(_conditions(ws, now), ws.store.alerts("operator"), occasion, seen)
+        if found:
+            ws.store.announce(found, _addressed(ws, found, now))
+    for one in found:
+        log.warning("operator alerted", what=one["headline"], state=one["state"])
+    return found
+
+
+def cancel_alert(ws: Workspace, thread: str, reason: str, actor: str) -> dict[str, Any]:
+    """Cancel an alert by hand and tell all who were told of it; returns the message.
+
+    Raises StoreError where it is cancelled already.
+    """
+    now = ws.now()
+    with writing(ws.data):
+        try:
+            message = alerts.cancelled(ws.store.alerts(thread=thread), reason, actor, now)
+        except ValueError as error:
+            raise StoreError(f"{thread}: {error}") from error
+        ws.store.announce([message], _addressed(ws, [message], now))
+    return message
+
+
+def exercise(ws: Workspace, name: str) -> tuple[dict[str, Any], int]:
+    """Put a marked exercise to one subscriber into the outbox; returns it and over how many channels it goes."""
+    who = next((s for s in ws.operation.subscribers if s.name.casefold() == name.casefold()), None)
+    if who is None:
+        known = ", ".join(s.name for s in ws.operation.subscribers)
+        raise StoreError(f"no subscriber {name!r} in the settings; there are: {known or 'none'}")
+    now = ws.now()
+    occasion = alerts.Occasion("operator", now, ws.operation.alerts, simulated=ws.simulated)
+    message = alerts.exercise(who.name, occasion)
+    to = alerts.to_one(who, message, ws.operation.alerts, ws.store.salt, now)
+    if not to:
+        raise StoreError(f"{who.name}: no channel sends; mail needs alerts.from and [alerts.smtp]")
+    with writing(ws.data):
+        ws.store.announce([message], [one.row() for one in to])
+    return message, len(to)
+
+
+def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
+    """Say what is wrong: sources, releases, what is sent, and errors found in figures."""
+    rules, state = ws.operation.alerts, status(ws)
+    for name, source in state["sources"].items():
+        if source["stale"]:
+            text = f"{name}: no new figures since {source['last_vintage'][:10]}"
+            yield alerts.Condition(f"stale:{name}", "Source is stale", text, 2, (source["message"] or "",))
+        url = ws.operation.sources[name].url
+        since = ws.store.visit(name, url)["succeeded_at"] if url else ""
+        failing = source["outcome"] in ("failed", "refused") and since < iso(now - _hours(rules.failing_hours))
+        if failing:
+            text = f"{name}: {source['outcome']} since {since[:16] or 'the first visit'}"
+            yield alerts.Condition(f"failing:{name}", "Source cannot be read", text, 2, (source["message"] or "",))
+    for audience, made in state["releases"].items():
+        due = _next_release(ws.operation, dt.datetime.fromisoformat(made["released_at"]))
+        late = audience in ws.operation.publish.audiences and due is not None
+        if late and iso(now - dt.timedelta(minutes=rules.late_minutes)) > str(due):
+            text = f"the {audience} release of {str(due)[:16]} has not been made; the last is {made['number']}"
+            yield alerts.Condition(f"late:{audience}", "Release is late", text, 3)
+    oldest = ws.store.outbox_due()
+    if oldest is not None and now - oldest > dt.timedelta(minutes=rules.late_minutes):
+        text = f"messages wait in the outbox since {iso(oldest)[:16]}"
+        yield alerts.Condition("outbox:aged", "Messages are not sent", text, 3)
+    window = now - _hours(rules.reopen_hours)
+    errors: dict[tuple[str, str], list[str]] = {}
+    for one in ws.store.findings_since(window):
+        # the detector's doubts about figures of a contributor bear a score; of a whole feed they are named so
+        if one["severity"] == "error" or "score" in one["evidence"] or one["check"].startswith("feed-"):
+            errors.setdefault((one["source"], one["check"]), []).append(one["message"])
+    for (name, check), texts in errors.items():
+        more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""
+        text = f"{name}, {check}: {texts[0][:100]}{more}"
+        yield alerts.Condition(f"finding:{name}:{check}", "Error found", text, 2, (), tuple(dict.fromkeys(texts)))
+
+
+def _hours(hours: float) -> dt.timedelta:
+    return dt.timedelta(hours=hours)
+
+
 # --------------------------------------------------------------------------------------- status
 
 
@@ -1321,11 +1458,25 @@ def status(ws: Workspace, schedule: Mapping[str, str] | None = None, *, public: 
         if public and not source.rights.publish_value:
             told = out["sources"][name]
             out["sources"][name] = {k: told[k] for k in ("title", "reachable", "visited_at", "next_visit", "open")}
+    out["alerts"] = _alert_state(ws, now)
     for audience in ("public", "internal"):
         row = ws.store.last_release(audience)
         if row:
             out["releases"][audience] = {"number": row["number"], "released_at": row["released_at"]}
     return out
+
+
+def _alert_state(ws: Workspace, now: dt.datetime) -> dict[str, Any]:
+    """How many alerts are open, and how delivery is doing; nobody is named."""
+    latest = {one["thread"]: one for one in ws.store.alerts()}
+    standing = [one["list"] for one in latest.values() if one["state"] == "open"]
+    due = ws.store.outbox_due()
+    return {
+        "open": {name: standing.count(name) for name in ("partners", "operator")},
+        "outbox": ws.store.outbox_counts(),
+        "oldest_minutes": round(max((now - due).total_seconds() / 60, 0.0), 1) if due else 0.0,
+        "suppressed": len(ws.store.suppressed()),
+    }
 
 
 def write_status(ws: Workspace, schedule: Mapping[str, str] | None = None) -> None:
@@ -1339,6 +1490,7 @@ __all__ = [
     "Outcome",
     "PricingError",
     "Workspace",
+    "alert_operator",
     "collect",
     "load_files",
     "opened",

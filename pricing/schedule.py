@@ -22,6 +22,7 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEv
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
 from pricing import pipeline
 from pricing.config import Audience, Methodologies, Methodology, Operation
@@ -35,6 +36,7 @@ GRACE_SECONDS = 12 * 3600  # a job this late still runs; later ones wait for the
 RETRY_MINUTES = 30
 BACKTESTS = "0 3 1 * *"  # UTC, on the first of each month
 LOOK_BACK = dt.timedelta(days=40)
+WATCH_MINUTES = 10  # between two looks at what is late
 
 
 @contextmanager
@@ -119,6 +121,7 @@ class Scheduler:
         if self._operation_forecasts():
             monthly = CronTrigger.from_crontab(BACKTESTS, timezone=dt.UTC)
             self._add("backtest", monthly, self._backtest)
+        self._add("watch", IntervalTrigger(minutes=WATCH_MINUTES), self._watch)
         self._jobs.add_job(self._catch_up, id="catch up", name="catch up")
         self._jobs.start()
 
@@ -194,6 +197,14 @@ class Scheduler:
                 except PricingError as error:
                     told.append(f"failed: {audience}: {error}")
                     self._again("backtest", self._backtest, why=str(error))
+
+    def _watch(self) -> None:
+        """Tell the operator what is late or stands still, though no job has failed."""
+        if self._stopping.is_set():
+            return
+        with self._opened() as ws:
+            pipeline.alert_operator(ws)
+            self._write_status(ws)
 
     def _again(self, job: str, call: Callable[..., None], *args: Any, why: str) -> None:
         """Plan another try before the job's next turn."""

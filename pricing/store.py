@@ -102,6 +102,34 @@ def m005_shocks(db: sqlite_utils.Database) -> None:
     db.execute("CREATE INDEX judged_flagged ON judged (audience, name, frequency, period) WHERE verdict IS NOT NULL")
 
 
+@migrations()
+def m006_alerts(db: sqlite_utils.Database) -> None:
+    """Alerts as they were told, and what is to be sent of them to whom."""
+    for statement in _ALERTS.split(";"):
+        db.execute(statement)
+
+
+@migrations()
+def m007_acknowledged(db: sqlite_utils.Database) -> None:
+    """Alerts that somebody has seen to; and the order in which messages are due."""
+    db.execute(
+        "CREATE TABLE acknowledged (thread TEXT PRIMARY KEY, at INTEGER NOT NULL, actor TEXT NOT NULL,"
+        " comment TEXT NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX outbox_due ON outbox (state, due)")
+
+
+_ALERTS = """
+CREATE TABLE alert (identifier TEXT PRIMARY KEY, audience TEXT NOT NULL, thread TEXT NOT NULL, version INTEGER NOT NULL,
+  sent INTEGER NOT NULL, document TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (id INTEGER PRIMARY KEY, alert TEXT NOT NULL, subscriber TEXT NOT NULL, channel TEXT NOT NULL,
+  address TEXT NOT NULL, digest TEXT NOT NULL DEFAULT '', rank INTEGER NOT NULL, due INTEGER NOT NULL,
+  state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, claimed_by TEXT, claimed_at INTEGER,
+  message_id TEXT NOT NULL, outcome TEXT NOT NULL DEFAULT '', ended_at INTEGER,
+  UNIQUE (alert, subscriber, channel)) STRICT;
+CREATE TABLE suppressed (address TEXT PRIMARY KEY, since INTEGER NOT NULL, reason TEXT NOT NULL) STRICT, WITHOUT ROWID
+"""
+
 _CUSTOMS = """
 CREATE TABLE cell (
     id INTEGER PRIMARY KEY, source TEXT NOT NULL, code TEXT NOT NULL, reporter TEXT NOT NULL, partner TEXT NOT NULL,
@@ -608,6 +636,11 @@ class Store:
         rows = self.db.query("SELECT * FROM finding WHERE vintage <= ? ORDER BY id", (_limit(as_of),))
         return [{**row, "evidence": orjson.loads(row["evidence"])} for row in rows]
 
+    def findings_since(self, moment: dt.datetime) -> list[dict[str, Any]]:
+        """Findings learnt after an instant, oldest first."""
+        rows = self.db.query("SELECT * FROM finding WHERE vintage > ? ORDER BY id", (micros(moment),))
+        return [{**row, "evidence": orjson.loads(row["evidence"])} for row in rows]
+
     # -------------------------------------------------------------- decisions
 
     def decisions(self, as_of: dt.datetime | None = None) -> list[str]:
@@ -744,6 +777,120 @@ class Store:
                     if one is not None
                 ),
             )
+
+    # ---------------------------------------------------------------- alerts
+
+    def alerts(self, audience: str | None = None, thread: str | None = None) -> list[dict[str, Any]]:
+        """Return alerts as they were told, oldest first: of an audience, of one thread, or all."""
+        rows = self._conn.execute(
+            "SELECT document FROM alert WHERE (?1 IS NULL OR audience = ?1) AND (?2 IS NULL OR thread = ?2)"
+            " ORDER BY sent, version",
+            (audience, thread),
+        )
+        return [orjson.loads(document) for (document,) in rows]
+
+    def told(self) -> dict[str, set[str]]:
+        """Return the names of those to whom each thread of alerts was addressed."""
+        out: dict[str, set[str]] = {}
+        for thread, name in self._conn.execute(
+            "SELECT DISTINCT a.thread, o.subscriber FROM outbox o JOIN alert a ON a.identifier = o.alert"
+        ):
+            out.setdefault(thread, set()).add(name)
+        return out
+
+    def draft_alerts(self, audience: str, number: int, draft: Mapping[str, Any]) -> None:
+        """Keep what a release is to announce, until it stands; an earlier draft for the same number is forgotten."""
+        self._conn.execute(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"alerts {audience} {number}", orjson.dumps(draft).decode())
+        )
+
+    def announce_draft(self, audience: str, number: int) -> int:
+        """Announce, inside a transaction that is open, what was drafted for a release. Returns the messages."""
+        key = f"alerts {audience} {number}"
+        found = self._conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        draft = orjson.loads(found[0]) if found else {"alerts": [], "deliveries": []}
+        self.announce(draft["alerts"], draft["deliveries"])
+        self._conn.execute("DELETE FROM meta WHERE key = ?", (key,))
+        return len(draft["alerts"])
+
+    def announce(self, alerts: Sequence[Mapping[str, Any]], deliveries: Iterable[Sequence[str | int]]) -> None:
+        """Keep alerts and put their messages into the outbox, all or nothing. Idempotent.
+
+        Parameters
+        ----------
+        deliveries : iterable of tuple
+            Alert, subscriber, channel, address, digest, rank, due (ISO), state, message id.
+        """
+        with self.writing():
+            self._conn.executemany(
+                "INSERT OR IGNORE INTO alert VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (
+                        a["identifier"],
+                        a["audience"],
+                        a["thread"],
+                        a["version"],
+                        micros(dt.datetime.fromisoformat(a["sent"])),
+                        orjson.dumps(a).decode(),
+                    )
+                    for a in alerts
+                ),
+            )
+            self._conn.executemany(
+                "INSERT OR IGNORE INTO outbox"
+                " (alert, subscriber, channel, address, digest, rank, due, state, message_id)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ((*d[:6], micros(dt.datetime.fromisoformat(str(d[6]))), *d[7:]) for d in deliveries),
+            )
+
+    def outbox(self, alert: str | None = None) -> list[dict[str, Any]]:
+        """Return what is or was to be sent, of one alert or of all, oldest first."""
+        return list(self.db.query("SELECT * FROM outbox WHERE ?1 IS NULL OR alert = ?1 ORDER BY id", (alert,)))
+
+    def outbox_counts(self) -> dict[str, int]:
+        """Count messages by state."""
+        return dict(self._conn.execute("SELECT state, count(*) FROM outbox GROUP BY state ORDER BY state").fetchall())
+
+    def outbox_due(self) -> dt.datetime | None:
+        """Return since when the oldest message that was not sent has been due; None where none waits."""
+        found = self._conn.execute(
+            "SELECT min(due) FROM outbox WHERE state IN ('waiting', 'sending', 'digest')"
+        ).fetchone()
+        return instant(found[0]) if found[0] is not None else None
+
+    def send_again(self, alert: str, at: dt.datetime, subscriber: str | None = None) -> int:
+        """Put what was sent or given up of an alert into the outbox again; returns how many messages, ids unchanged."""
+        with self.writing():
+            changed = self._conn.execute(
+                "UPDATE outbox SET state = 'waiting', digest = '', due = ?3, attempts = 0, outcome = '',"
+                " ended_at = NULL WHERE alert = ?1 AND (?2 IS NULL OR subscriber = ?2)"
+                " AND state IN ('sent', 'failed', 'suppressed')",
+                (alert, subscriber, micros(at)),
+            )
+            return int(changed.rowcount)
+
+    def suppressed(self) -> dict[str, str]:
+        """Return the addresses that nothing is sent to any more, with the reason."""
+        return dict(self._conn.execute("SELECT address, reason FROM suppressed ORDER BY address").fetchall())
+
+    def suppress(self, address: str, at: dt.datetime, reason: str) -> None:
+        """Send nothing to an address any more; the first reason stands."""
+        self._conn.execute("INSERT OR IGNORE INTO suppressed VALUES (?, ?, ?)", (address, micros(at), reason))
+
+    def allow(self, address: str) -> bool:
+        """Send to an address again; tells whether it was suppressed."""
+        return self._conn.execute("DELETE FROM suppressed WHERE address = ?", (address,)).rowcount > 0
+
+    def acknowledge(self, thread: str, at: dt.datetime, actor: str, comment: str) -> None:
+        """Note that somebody has seen to an alert; the last one who said so stands."""
+        self._conn.execute(
+            "INSERT OR REPLACE INTO acknowledged VALUES (?, ?, ?, ?)", (thread, micros(at), actor, comment)
+        )
+
+    def acknowledged(self) -> dict[str, dict[str, str]]:
+        """Return who has seen to which alert."""
+        rows = self._conn.execute("SELECT thread, at, actor, comment FROM acknowledged")
+        return {t: {"at": iso(instant(at)), "actor": actor, "comment": comment} for t, at, actor, comment in rows}
 
     # ------------------------------------------------------------- backtests
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pricing.config import Series
 from pricing.documents import form
+from pricing.documents.alerts import alert_files
 from pricing.documents.edition import NOTE, RECENT, Edition, Kept
 from pricing.documents.forecasts import forecast_files
 from pricing.documents.indicators import (
@@ -25,7 +26,7 @@ from pricing.documents.indices import index_files, index_rows
 from pricing.documents.methods import Draft, method_files
 from pricing.documents.prices import market_files, price_rows
 from pricing.documents.record import schema
-from pricing.documents.shocks import shock_files
+from pricing.documents.shocks import shock_files, shown_shocks
 from pricing.documents.spreads import gap_files, gap_rows, spread_files, spread_rows
 from pricing.figures import Figures
 from pricing.forecasts import Outlook
@@ -35,7 +36,19 @@ from pricing.sensitivity import Voices
 from pricing.shocks import Told
 
 _OFFICE = {"system", "origin", "title", "currency", "valuation", "china", "since"}
-__all__ = ["NOTE", "RECENT", "Documents", "Draft", "Edition", "Kept", "build", "draft", "method_files", "rows"]
+__all__ = [
+    "NOTE",
+    "RECENT",
+    "Documents",
+    "Draft",
+    "Edition",
+    "Kept",
+    "build",
+    "draft",
+    "method_files",
+    "rows",
+    "shown_shocks",
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ def build(
     outlooks: Sequence[Outlook] = (),
     forecast_before: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] | None = None,
     told: Told | None = None,
+    messages: Sequence[Mapping[str, Any]] = (),
 ) -> Documents:
     """Write every document of a release.
 
@@ -70,6 +84,8 @@ def build(
     forecast_before : mapping of (name, frequency) to the forecasts published earlier
     told : Told, optional
         Shocks.
+    messages : sequence of dict
+        Alerts that were told, those of this release included, oldest first.
     """
     told = told or Told()
     files: dict[str, bytes] = {}
@@ -92,6 +108,8 @@ def build(
     forecast_list = forecast_files(edition, outlooks, forecast_before or {}, files)
     files["forecasts.json"] = canonical({"meta": edition.meta("forecasts"), "forecasts": forecast_list})
     shock_files(edition, told, figures, files)
+    if edition.methodology.shocks:
+        alert_files(edition, messages, files)
     for name, lines in lists.items():
         files[f"{name}.json"] = canonical({"meta": edition.meta(name, form.all_sources(lines)), name: lines})
     files["prices.json"] = canonical(
@@ -144,7 +162,7 @@ def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str
             "gaps": "/v1/gaps",
             "spreads": "/v1/spreads",
             "forecasts": "/v1/forecasts",
-            **({"shocks": "/v1/shocks"} if edition.methodology.shocks else {}),
+            **({"shocks": "/v1/shocks", "alerts": "/v1/alerts"} if edition.methodology.shocks else {}),
             "releases": "/v1/releases",
             "methodology": "/v1/methodology",
             "sources": "/v1/sources",

@@ -23,7 +23,7 @@ def shock_files(edition: Edition, told: Told, figures: Figures, files: dict[str,
     rules = edition.methodology.shocks
     if rules is None:
         return
-    shown = [one | {"href": _href(one), "indices": _indices(one, figures)} for one in told.shocks]
+    shown = shown_shocks(told, figures)
     since = a_year_before(edition.released_at)
     recent = [one for one in shown if one["state"] == "open" or one["last"] >= since[: len(one["last"])]]
     recent.sort(key=lambda one: (one["state"] != "open", -one["severity"], one["flagged"], one["id"]))
@@ -46,6 +46,11 @@ def shock_files(edition: Edition, told: Told, figures: Figures, files: dict[str,
             "history": [{"year": year, "href": f"/v1/shocks/{year}"} for year in sorted(years)],
         }
     )
+
+
+def shown_shocks(told: Told, figures: Figures) -> list[dict[str, Any]]:
+    """Return all shocks as they are shown: with the address of their series, and what they do to indices."""
+    return [one | {"href": _href(one), "indices": _indices(one, figures)} for one in told.shocks]
 
 
 def _href(one: Mapping[str, Any]) -> str:

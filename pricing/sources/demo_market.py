@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pricing.config import Stage, Zone
+from pricing.settings import Stage, Zone
 
 SEED = 51
 FIRST_DAY = dt.date(2021, 1, 4)

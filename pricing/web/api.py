@@ -71,6 +71,10 @@ def blueprint(
         query.parameters(request, ())
         return tree.snapshot(query.release_number(number)).file(name).answer(request.environ)
 
+    @api.get("/feed.atom")
+    def feed() -> Response:
+        return tree.current().text("feed.atom").answer(request.environ)
+
     @api.get("/v1/status", strict_slashes=False)
     def status() -> Response:
         query.parameters(request, ())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flask import Flask, Response
 
-from pricing.web import api, pages, problems
+from pricing.web import api, pages, problems, unsubscribe
 from pricing.web.releases import Tree
 
 
@@ -48,7 +48,8 @@ def create_app(
         The tree of public releases: ``current``, ``releases/``, ``jwks.json``, ``published.db``. It
         need not exist yet: until it does, ``/v1/`` answers 503 and says what is missing.
     status_file : Path
-        ``status.json`` of the scheduler; may be absent.
+        ``status.json`` of the scheduler; may be absent. Wishes to unsubscribe are left in the folder ``unsubscribe``
+        beside it.
     max_age : int
         Seconds that an answer about the current release may be kept. 0: ask each time.
     release_max_age_days : float or None
@@ -64,6 +65,7 @@ def create_app(
         api.blueprint(tree, status_file, max_age=max_age, release_max_age_days=release_max_age_days, now=now)
     )
     app.register_blueprint(pages.blueprint(tree, max_age=max_age, release_max_age_days=release_max_age_days, now=now))
+    app.register_blueprint(unsubscribe.blueprint(status_file.parent / "unsubscribe"))
     problems.register(app)
     return app
 

@@ -67,7 +67,8 @@ def _content(snapshot: Snapshot) -> dict[str, Any]:
     pending = _of_method(snapshot).get("pending", [])
     tables = {"pending": pending, "indicators": _indicators(snapshot), "gaps": _gaps(snapshot)}
     tables["shocks"] = _open_shocks(snapshot)
-    lists = [name for name in ("indicators", "imports", "gaps", "spreads") if f"{name}.json" in snapshot.files]
+    kinds = ("indicators", "imports", "gaps", "spreads", "alerts")
+    lists = [name for name in kinds if f"{name}.json" in snapshot.files]
     shown = {"facts": snapshot.facts, "indices": indices, "prices": prices, "lists": lists}
     return {"minute": minute, **shown, **tables}
 

@@ -26,6 +26,7 @@ _KEPT_BYTES = 128_000_000  # of the current release, in memory
 _RETRY_SECONDS = 1.0
 _TYPES = {".json": JSON, ".gz": "application/gzip", ".jws": "application/jose", ".toml": "application/toml"}
 _TYPES[".txt"] = PLAIN = "text/plain; charset=utf-8"
+_TYPES[".atom"] = "application/atom+xml"
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ class Snapshot:
         return found
 
     def text(self, name: str) -> Document:
-        """Return a plain text of the release, as long as the release is what is asked for. Raises Problem 404."""
+        """Return a file that is no JSON, as long as the release is what is asked for. Raises Problem 404."""
         if name not in self.files:
             raise Problem(404, "unknown-file", "Not a file of this release", f"release {self.number} has no {name}")
-        headers = [("Content-Type", PLAIN), *self.headers[1:]]
+        headers = [("Content-Type", _TYPES[Path(name).suffix]), *self.headers[1:]]
         return Document(self._read(name), self.files[name]["sha256"], None, headers, self.modified)
 
     def _hold(self, path: str, document: Document) -> None:
