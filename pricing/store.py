@@ -101,6 +101,34 @@ def m005_shocks(db: sqlite_utils.Database) -> None:
     db.execute("CREATE INDEX judged_flagged ON judged (audience, name, frequency, period) WHERE verdict IS NOT NULL")
 
 
+@migrations()
+def m006_alerts(db: sqlite_utils.Database) -> None:
+    """Alerts as they were told, and what is to be sent of them to whom."""
+    for statement in _ALERTS.split(";"):
+        db.execute(statement)
+
+
+@migrations()
+def m007_acknowledged(db: sqlite_utils.Database) -> None:
+    """Alerts that somebody has seen to; and the order in which messages are due."""
+    db.execute(
+        "CREATE TABLE acknowledged (thread TEXT PRIMARY KEY, at INTEGER NOT NULL, actor TEXT NOT NULL,"
+        " comment TEXT NOT NULL) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX outbox_due ON outbox (state, due)")
+
+
+_ALERTS = """
+CREATE TABLE alert (identifier TEXT PRIMARY KEY, audience TEXT NOT NULL, thread TEXT NOT NULL, version INTEGER NOT NULL,
+  sent INTEGER NOT NULL, document TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (id INTEGER PRIMARY KEY, alert TEXT NOT NULL, subscriber TEXT NOT NULL, channel TEXT NOT NULL,
+  address TEXT NOT NULL, digest TEXT NOT NULL DEFAULT '', rank INTEGER NOT NULL, due INTEGER NOT NULL,
+  state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, claimed_by TEXT, claimed_at INTEGER,
+  message_id TEXT NOT NULL, outcome TEXT NOT NULL DEFAULT '', ended_at INTEGER,
+  UNIQUE (alert, subscriber, channel)) STRICT;
+CREATE TABLE suppressed (address TEXT PRIMARY KEY, since INTEGER NOT NULL, reason TEXT NOT NULL) STRICT, WITHOUT ROWID
+"""
+
 _CUSTOMS = """
 CREATE TABLE cell (
     id INTEGER PRIMARY KEY, source TEXT NOT NULL, code TEXT NOT NULL, reporter TEXT NOT NULL, partner TEXT NOT NULL,
