@@ -53,7 +53,7 @@ def _bar(panel: str, of: str, line: Mapping[str, Any], key: str, factor: float) 
 
 
 def movement_chart(title: str, unit: str, rows: Sequence[tuple[str, float]], marked: Sequence[str]) -> bytes:
-    """Draw a series with the span of a shock marked, as PNG of 1200 pixels' width.
+    """Draw a series with the span of a shock marked, as PNG.
 
     Parameters
     ----------
@@ -69,12 +69,13 @@ def movement_chart(title: str, unit: str, rows: Sequence[tuple[str, float]], mar
     frame = pd.DataFrame(rows, columns=["period", "value"])
     frame["period"] = pd.to_datetime(frame["period"])
     marks = frame[frame["period"].isin(pd.to_datetime(list(marked)))]
-    day = alt.X("period:T", title=None, axis=alt.Axis(format="%d %b %Y", labelAngle=0, tickCount=5))
+    day = alt.X("period:T", title=None, axis=alt.Axis(labelFlush=False, format="%d %b %Y", labelAngle=0, tickCount=3))
     value = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False))
     line = alt.Chart(frame).mark_line(color="#1f5a4c").encode(x=day, y=value)
     ends = alt.Chart(marks).mark_point(filled=True, size=90, color="#b3261e").encode(x=day, y=value)
-    chart = (line + ends).properties(width=540, height=240, title=title, background="white")
-    made: bytes = vl_convert.vegalite_to_png(chart.to_json(), scale=2)
+    chart = (line + ends).properties(width=520, height=280, title=title, background="white")
+    chart = chart.configure_axis(labelFontSize=17, titleFontSize=15).configure_title(fontSize=19)  # halved on a telephone
+    made: bytes = vl_convert.vegalite_to_png(chart.to_json(), scale=1.5)
     return made
 
 

@@ -14,7 +14,9 @@ import ssl
 import time
 import tomllib
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -39,6 +41,7 @@ SECONDS = 60.0  # longest time for greeting and login, and for one message
 _NARROW = "\N{NO-BREAK SPACE}"  # between thousands: neither a point nor a comma, which countries read differently
 _SIGNED = ("From", "To", "Subject", "Date", "Message-ID", "References", "In-Reply-To", "MIME-Version", "Content-Type",
            "List-Id", "List-Unsubscribe", "List-Unsubscribe-Post", "Auto-Submitted")  # fmt: skip
+_WIDE = SMTP.clone(max_line_length=998)  # of headers: folded, the addresses of List-Unsubscribe would be encoded
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 Chart = Callable[[Alert], bytes | None]
@@ -142,7 +145,7 @@ def _composed(
     number: str,
     date: dt.datetime | None,
 ) -> EmailMessage:
-    name, sender = parseaddr(settings.sender or "")
+    name, sender = parseaddr(_header("from", settings.sender or ""))
     first = alerts[0]
     words = _words(subscriber.language)
     number = number or message_id(first["identifier"], subscriber.name, sender.rpartition("@")[2], "")
@@ -196,6 +199,7 @@ def _composed(
         )
     for n, part in enumerate(p for p in message.walk() if p.is_multipart()):
         part.set_boundary(f"={token(number)[:24]}={n}")  # not drawn, so that every attempt makes the same bytes
+    message.policy = _WIDE
     return message
 
 
@@ -203,7 +207,7 @@ def _mailbox(field: str, name: str, address: str) -> Address:
     _header(field, name)
     try:
         return Address(_header("name", name), addr_spec=_header(field, address))
-    except (ValueError, LookupError, AttributeError) as error:  # the library raises others for odd addresses
+    except (MessageError, ValueError, LookupError, AttributeError) as error:
         raise DeliveryError(f"{field}: {address!r} is no mail address: {error}", permanent=True) from error
 
 
@@ -284,6 +288,11 @@ def _environment(language: str) -> jinja2.Environment:
         "spaced": lambda text: str(text).replace("-", " "),
     }
     return made
+
+
+def titled(language: str) -> Callable[[str], str]:
+    """Return what says the name of a series in words."""
+    return partial(_market, words=_words(language))
 
 
 def number(value: float) -> str:
@@ -421,9 +430,9 @@ def signer(dkim: Dkim, environ: Mapping[str, str]) -> Callable[[bytes], bytes]:
         raise ChannelDown(f"alerts.dkim: {error}") from error
 
     def sign(raw: bytes) -> bytes:
-        # Headers that the message does not have are signed as absent: nobody can add them.
+        # Each is named once more than it is there, and so signed as absent beyond: nobody can add another one.
         names = (dkim.selector.encode(), dkim.domain.encode(), key)
-        made: bytes = library.sign(raw, *names, canonicalize=(b"relaxed", b"relaxed"), include_headers=_SIGNED)
+        made: bytes = library.sign(raw, *names, canonicalize=(b"relaxed", b"relaxed"), include_headers=_SIGNED * 2)
         return made
 
     try:
@@ -446,21 +455,8 @@ class Session:
 
     def __init__(self, settings: Smtp, password: str, seconds: float = SECONDS) -> None:
         self._seconds = seconds
-        where = f"{settings.host}:{settings.port}"
-        try:
-            self._connection = _connected(settings, seconds)
-            if settings.user:
-                self._connection.login(settings.user, password)
-        except ssl.SSLCertVerificationError as error:
-            raise ChannelDown(f"{where}: its certificate is not trusted ({error.verify_message})") from None
-        except smtplib.SMTPAuthenticationError as error:
-            raise ChannelDown(
-                f"{where}: refuses user or password: {_said(error.smtp_code, error.smtp_error)}"
-            ) from None
-        except smtplib.SMTPResponseException as error:
-            raise ChannelDown(f"{where}: {_said(error.smtp_code, error.smtp_error)}") from None
-        except (OSError, smtplib.SMTPException) as error:
-            raise ChannelDown(f"{where}: {_plain(str(error) or type(error).__name__)}") from None
+        with _explained(f"{settings.host}:{settings.port}"):
+            self._connection = _connected(settings, password, seconds)
         self.usable = True
 
     def send(self, sender: str, recipient: str, raw: bytes) -> str:
@@ -514,26 +510,43 @@ class Session:
 
     def close(self) -> None:
         """Say goodbye, if the server still listens."""
-        try:
+        with suppress(OSError, smtplib.SMTPException):
             if self.usable:
                 self._connection.begin(5)
                 self._connection.quit()
-        except (OSError, smtplib.SMTPException):
-            pass
-        finally:
-            self._connection.close()
+        self._connection.close()
 
 
-def _connected(settings: Smtp, seconds: float) -> _Connection:
-    if settings.security == "none":
-        return _Connection(settings.host, settings.port, timeout=seconds)
-    context = ssl.create_default_context(cafile=settings.ca_file or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.security == "tls":
-        return _Secure(settings.host, settings.port, timeout=seconds, context=context)
-    connection = _Connection(settings.host, settings.port, timeout=seconds)
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
     try:
-        connection.starttls(context=context)
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise ChannelDown(f"{where}: its certificate is not trusted ({error.verify_message})") from None
+    except smtplib.SMTPAuthenticationError as error:
+        raise ChannelDown(f"{where}: refuses user or password: {_said(error.smtp_code, error.smtp_error)}") from None
+    except smtplib.SMTPResponseException as error:
+        raise ChannelDown(f"{where}: {_said(error.smtp_code, error.smtp_error)}") from None
+    except (OSError, smtplib.SMTPException) as error:
+        raise ChannelDown(f"{where}: {_plain(str(error) or type(error).__name__)}") from None
+
+
+def _connected(settings: Smtp, password: str, seconds: float) -> _Connection:
+    if settings.security == "none":
+        connection = _Connection(settings.host, settings.port, timeout=seconds)
+    else:
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.security == "tls":
+            connection = _Secure(settings.host, settings.port, timeout=seconds, context=context)
+        else:
+            connection = _Connection(settings.host, settings.port, timeout=seconds)
+    try:
+        if settings.security == "starttls":
+            connection.starttls(context=context)
+        connection.ehlo_or_helo_if_needed()
+        if settings.user:
+            connection.login(settings.user, password)
     except BaseException:
         connection.close()
         raise

@@ -208,7 +208,8 @@ class _Worker:
                 )
                 self._store.db.execute(
                     "UPDATE outbox SET state = 'waiting', message_id = CASE WHEN ? THEN ? ELSE message_id END"
-                    " WHERE subscriber = ? AND channel = ? AND address = ? AND digest = ? AND state = 'digest' AND due <= ?",
+                    " WHERE subscriber = ? AND channel = ? AND address = ? AND digest = ? AND state = 'digest'"
+                    " AND due <= ?",
                     (len(found) > 1, made, *group, now),
                 )
 
