@@ -10,7 +10,7 @@ import time
 import click
 from rich.console import Console
 
-NAMES = ("endpoint", "store", "imports", "formulas", "stage", "figures", "customs", "forecasts", "real")
+NAMES = ("endpoint", "store", "imports", "formulas", "stage", "figures", "customs", "forecasts", "mail", "real")
 
 
 @click.command()

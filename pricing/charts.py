@@ -74,7 +74,7 @@ def movement_chart(title: str, unit: str, rows: Sequence[tuple[str, float]], mar
     line = alt.Chart(frame).mark_line(color="#1f5a4c").encode(x=day, y=value)
     ends = alt.Chart(marks).mark_point(filled=True, size=90, color="#b3261e").encode(x=day, y=value)
     chart = (line + ends).properties(width=520, height=280, title=title, background="white")
-    chart = chart.configure_axis(labelFontSize=17, titleFontSize=15).configure_title(fontSize=19)  # halved on a telephone
+    chart = chart.configure_axis(labelFontSize=17, titleFontSize=15).configure_title(fontSize=19)  # halved on a phone
     made: bytes = vl_convert.vegalite_to_png(chart.to_json(), scale=1.5)
     return made
 

@@ -229,7 +229,7 @@ class _Worker:
         """Claim and send one message; tells whether there may be another one."""
         now = micros(self._now())
         with self._store.writing():
-            if self._recent("1", (), now, MINUTE) >= self._limits.max_per_minute:
+            if self._recent("outbox_last", "", (), now, MINUTE) >= self._limits.max_per_minute:
                 self._done.limited = self._first(now) is not None
                 return False
             message = self._first(now)
@@ -239,7 +239,8 @@ class _Worker:
             if subscriber is None:
                 return True
             claimed = self._store.db.execute(
-                "UPDATE outbox SET state = 'sending', claimed_by = ?, claimed_at = ?, attempts = attempts + 1"
+                "UPDATE outbox INDEXED BY outbox_message SET state = 'sending', claimed_by = ?, claimed_at = ?,"
+                " attempts = attempts + 1"
                 " WHERE message_id = ? AND subscriber = ? AND channel = ? AND state = 'waiting'",
                 (self._name, now, *message.key),
             )
@@ -267,9 +268,9 @@ class _Worker:
         if row is None:
             return None
         rows = self._store.db.execute(
-            "SELECT o.id, o.address, o.rank, o.attempts, o.due, a.sent FROM outbox o JOIN alert a ON a.identifier ="
-            " o.alert WHERE o.message_id = ? AND o.subscriber = ? AND o.channel = ? AND o.state = 'waiting'"
-            " ORDER BY o.rank DESC, o.id",
+            "SELECT o.id, o.address, o.rank, o.attempts, o.due, a.sent FROM outbox o INDEXED BY outbox_message"
+            " JOIN alert a ON a.identifier = o.alert WHERE o.message_id = ? AND o.subscriber = ? AND o.channel = ?"
+            " AND o.state = 'waiting' ORDER BY o.rank DESC, o.id",
             row,
         ).fetchall()
         ids, addresses, ranks, attempts, dues, sent = zip(*rows, strict=True)
@@ -301,18 +302,19 @@ class _Worker:
             if until > now:
                 self._set(message, "waiting", "", None, due=until)
                 return None
+        whose = (message.subscriber, message.channel)
         if (
-            self._recent("subscriber = ? AND channel = ?", (message.subscriber, message.channel), now, HOUR)
+            self._recent("outbox_of", "subscriber = ? AND channel = ? AND", whose, now, HOUR)
             < self._limits.max_per_hour
         ):
             return subscriber
         self._hold(message, now)
         return None
 
-    def _recent(self, of: str, values: tuple[str, ...], now: int, span: int) -> int:
+    def _recent(self, index: str, of: str, values: tuple[str, ...], now: int, span: int) -> int:
         """Messages that went out within a span before now; and after it, where the clock was set back."""
         count: int = self._store.db.execute(
-            f"SELECT count(DISTINCT message_id) FROM outbox WHERE {of} AND state = 'sent' AND ended_at IS NOT NULL"
+            f"SELECT count(DISTINCT message_id) FROM outbox INDEXED BY {index} WHERE {of} state = 'sent'"
             " AND ended_at > ? AND ended_at <= ?",
             (*values, now - span, now + span),
         ).fetchone()[0]
@@ -329,8 +331,8 @@ class _Worker:
         free = min(oldest + HOUR, now + HOUR) + 1
         # One that was tried may have arrived: it keeps its own message id.
         held = self._store.db.execute(
-            "UPDATE outbox SET state = 'digest', digest = 'held back', due = ? WHERE subscriber = ? AND channel = ?"
-            " AND state = 'waiting' AND attempts = 0 AND due <= ?",
+            "UPDATE outbox INDEXED BY outbox_of SET state = 'digest', digest = 'held back', due = ?"
+            " WHERE subscriber = ? AND channel = ? AND state = 'waiting' AND attempts = 0 AND due <= ?",
             (free, message.subscriber, message.channel, max(now, message.due)),
         )
         self._done.held += held.rowcount

@@ -139,8 +139,8 @@ CREATE TABLE suppressed (address TEXT PRIMARY KEY, since INTEGER NOT NULL, reaso
 _OUTBOX = """
 CREATE INDEX outbox_next ON outbox (state, rank DESC, id);
 CREATE INDEX outbox_message ON outbox (message_id);
-CREATE INDEX outbox_told ON outbox (subscriber, channel, ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX outbox_last ON outbox (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX outbox_of ON outbox (subscriber, channel, state, ended_at);
+CREATE INDEX outbox_last ON outbox (state, ended_at);
 CREATE INDEX alert_thread ON alert (thread, version)
 """
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -21,6 +22,8 @@ from pricing import mail
 from pricing.mail import Mail
 from pricing.parcel import message_id
 from pricing.store import Store, micros
+
+logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd warns of itself at each login
 
 USER, PASSWORD = "alerts", "correct horse battery staple"
 NOW = dt.datetime(2026, 1, 5, 16, 0, tzinfo=dt.UTC)
@@ -274,10 +277,8 @@ def speaking(speak: Callable[[socket.socket], None]) -> Iterator[int]:
                 except TimeoutError:
                     continue
                 with connection:
-                    try:
+                    with suppress(OSError):
                         speak(connection)
-                    except OSError:
-                        pass
 
         thread = threading.Thread(target=accept)
         thread.start()

@@ -251,8 +251,8 @@ def test_what_is_no_address_is_refused(address):
 
 def test_a_hostile_name_shows_as_text():
     evil = "<script>alert(1)<script>\"'><img src=x onerror=alert(2)>/metal/<b>\x1b[31m"
-    named = shock(evil, unit="USD/<i>t</i>", href="javascript:alert(3)", grade='"><a href="http://evil.example">', indices=[
-        {"id": "<svg onload=x>", "weight": 0.1, "percent": 1.0}])  # fmt: skip
+    named = shock(evil, unit="USD/<i>t</i>", href="javascript:alert(3)", grade='"><a href="http://evil.example">')
+    named["indices"] = [{"id": "<svg onload=x>", "weight": 0.1, "percent": 1.0}]
     hostile = alert(shocks=[named], headline="<h1>x</h1>", why="</td><script>", identifier="<iframe>")
     for message in (
         mail.compose(hostile, replace(MINISTRY, name="<em>x</em>"), Alerts()),
@@ -424,9 +424,8 @@ def test_a_server_that_hangs_or_speaks_nonsense_holds_nobody_for_long(words):
             time.sleep(0.02)
             connection.sendall(b"x")
 
-    with speaking(patient) as port:
-        with pytest.raises(ChannelDown):
-            mailer(port, None, seconds=0.3).send(parcel(), NOW)
+    with speaking(patient) as port, pytest.raises(ChannelDown):
+        mailer(port, None, seconds=0.3).send(parcel(), NOW)
     with speaking(lambda c: c.close()) as port, pytest.raises(ChannelDown):
         mailer(port, None, seconds=0.3).send(parcel(), NOW)
 
