@@ -361,7 +361,8 @@ class Mail:
         self._seconds = seconds
         self._letterhead, self._smtp, self._chart = letterhead, smtp, chart
         self._password = environ.get(PASSWORD, "")
-        self._sign = signer(dkim, environ) if dkim else None
+        self._dkim, self._environ = dkim, environ
+        self._sign: Callable[[bytes], bytes] | None = None
         self._charts: dict[str, bytes | None] = {}
         self._session: Session | None = None
         self._lost = 0  # connections, one after the other
@@ -370,7 +371,9 @@ class Mail:
         """Compose, sign and send; returns the server's words. Raises DeliveryError."""
         sender = parseaddr(self._letterhead.sender or "")[1]
         raw = self.message(parcel).as_bytes()
-        signed = (self._sign(raw) if self._sign else b"") + raw
+        if self._sign is None:
+            self._sign = signer(self._dkim, self._environ) if self._dkim else lambda _: b""
+        signed = self._sign(raw) + raw
         if self._session is None:
             self._session = Session(self._smtp, self._password, self._seconds)
         try:

@@ -23,12 +23,14 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from pricing import bounces
+from pricing import bounces, charts
 from pricing.errors import AddressRefused, ChannelDown, DeliveryError
+from pricing.mail import Chart, Dkim, Letterhead, Mail, Smtp, titled
 from pricing.parcel import Channel, Parcel, message_id
 from pricing.parcel import Subscriber as Addressee
 from pricing.quality import Finding
 from pricing.store import Store, instant, micros
+from pricing.webhook import Caller, Webhook
 
 log = structlog.get_logger()
 
@@ -45,7 +47,7 @@ _TOKEN = re.compile(r"[0-9a-f]{40}")
 
 
 class Limits(Protocol):
-    """How many messages may go out."""
+    """How many messages may go out, and from where."""
 
     @property
     def max_per_hour(self) -> int:
@@ -58,6 +60,26 @@ class Limits(Protocol):
     @property
     def domain(self) -> str:
         """Domain of the sender."""
+
+
+class Alerts(Limits, Letterhead, Protocol):
+    """The table ``[alerts]``."""
+
+    @property
+    def smtp(self) -> Smtp | None:
+        """The mail server."""
+
+    @property
+    def dkim(self) -> Dkim | None:
+        """The key that signs."""
+
+
+class Subscriber(Addressee, Protocol):
+    """A table ``[[subscribers]]``."""
+
+    @property
+    def webhook(self) -> Webhook | None:
+        """Where a program is told."""
 
 
 @dataclass
@@ -104,6 +126,46 @@ class _Message:
     @property
     def key(self) -> tuple[str, str, str]:
         return self.message_id, self.subscriber, self.channel
+
+
+def turn(
+    store: Store,
+    alerts: Alerts,
+    subscribers: Sequence[Subscriber],
+    environ: Mapping[str, str],
+    data: Path,
+    now: Callable[[], dt.datetime],
+    stop: Callable[[], bool] = lambda: False,
+) -> str:
+    """Heed who wants no more, then send what is due; returns in words what was done, nothing where nothing was.
+
+    Parameters
+    ----------
+    environ
+        Where password, keys and secrets stand.
+    data : Path
+        The data folder: wishes to unsubscribe and the releases that charts are drawn from.
+    """
+    heeded = read_wishes(store, data / "unsubscribe", now())
+    title = titled("en")
+    ways = channels(alerts, subscribers, environ, lambda alert: charts.of_alert(alert, data / "public", title))
+    done = deliver(store, alerts, subscribers, ways, now, stop)
+    counts = [f"{getattr(done, name)} {name}" for name in ("sent", "again", "failed", "suppressed", "held")]
+    told = [*heeded, *(text for text in counts if not text.startswith("0 "))]
+    return "; ".join([*told, *(f"failed: {name}: {why}" for name, why in done.down.items() if told)])
+
+
+def channels(
+    alerts: Alerts, subscribers: Sequence[Subscriber], environ: Mapping[str, str], chart: Chart | None = None
+) -> dict[str, Channel]:
+    """Return the ways out that the settings have, by name."""
+    made: dict[str, Channel] = {}
+    if alerts.sender and alerts.smtp is not None:
+        made["email"] = Mail(alerts, alerts.smtp, environ, alerts.dkim, chart)
+    targets = {s.name: s.webhook for s in subscribers if s.webhook is not None}
+    if targets:
+        made["webhook"] = Caller(targets, environ)
+    return made
 
 
 def deliver(

@@ -276,9 +276,8 @@ def speaking(speak: Callable[[socket.socket], None]) -> Iterator[int]:
                     connection, _ = listener.accept()
                 except TimeoutError:
                     continue
-                with connection:
-                    with suppress(OSError):
-                        speak(connection)
+                with connection, suppress(OSError):
+                    speak(connection)
 
         thread = threading.Thread(target=accept)
         thread.start()

@@ -117,10 +117,14 @@ def test_a_monthly_movement_and_hindsight_are_called_so():
     )
 
 
-@pytest.mark.parametrize(("status", "simulated"), [("Actual", True), ("Exercise", False), ("Test", True)])
+@pytest.mark.parametrize(
+    ("status", "simulated"),
+    [("Actual", True), ("Exercise", False), ("Exercise", True), ("Test", True), ("Test", False)],
+)
 def test_simulations_and_exercises_say_so_in_subject_and_first_line(status, simulated):
     message = mail.compose(alert(status=status, simulated=simulated), MINISTRY, Alerts())
-    marks = ["SIMULATED"] * simulated + ["EXERCISE"] * (status != "Actual")
+    drill = status == "Exercise" or (status == "Test" and not simulated)  # "Test" is what all simulated prices are
+    marks = ["SIMULATED"] * simulated + ["EXERCISE"] * drill
     assert str(message["Subject"]).startswith("".join(f"{m}: " for m in marks))
     assert text_of(message).startswith(marks[0])
     assert all(mark in html_of(message) and mark in text_of(message) for mark in marks)
@@ -131,9 +135,23 @@ def test_an_update_and_a_cancellation_say_what_changed():
     assert str(update["Subject"]).startswith("Update: ") and "UPDATE of an earlier message: severe now" in text_of(
         update
     )
+    over = mail.compose(alert(version=3, state="closed", why="nothing unexpected for three days"), MINISTRY, Alerts())
+    assert str(over["Subject"]).startswith("Over: ") and "OVER. What we told you before is at an end" in text_of(over)
     cancel = mail.compose(alert(msgType="Cancel", why="a wrong unit"), MINISTRY, Alerts())
     assert "What we told you before was wrong: a wrong unit" in text_of(cancel)
     assert str(cancel["Subject"]).startswith("Cancelled: ")
+
+
+def test_publishers_are_named_and_what_several_shocks_do_together():
+    together = alert(
+        shocks=[shock(), shock("nickel/metal/XCN", public_elsewhere=False)],
+        published_by=["Kestrel Prices"],
+        indices=[{"id": "battery-minerals", "percent": -8.5}],
+    )
+    message = mail.compose(together, MINISTRY, Alerts())
+    for said in (text_of(message), Tags(html_of(message)).text):
+        assert "yes, by Kestrel Prices" in said and "no, as far as we know" in said
+        assert "battery minerals" in said and "\u22128.50\u00a0%" in said.partition("Together")[2]
 
 
 def test_an_alert_of_operation_needs_no_shock():

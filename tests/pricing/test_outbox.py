@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mail_server import NOW, Alerts, MailServer, Subscriber, alert, mailer, post, rows, serving
+from mail_server import NOW, PASSWORD, Alerts, MailServer, Smtp, Subscriber, alert, mailer, post, rows, serving
 from misbehaving import certified
 
 from pricing import outbox
@@ -524,3 +524,21 @@ def test_a_wish_to_unsubscribe_left_by_the_web_is_heeded_once(store, clock, tmp_
     assert "Alpha" in said and "unsubscribed by its link" in said and list(tmp_path.iterdir()) == []
     post(store, alert(2), A, B)
     assert deliver(store, clock, Taken()) == Delivered(sent=1, suppressed=1)
+
+
+def test_a_turn_heeds_wishes_and_sends_by_the_ways_that_the_settings_have(tmp_path, clock, certificate):
+    to = SimpleNamespace(**vars(A), webhook=None)
+    with Store(tmp_path / "store.db") as store, serving(certificate[0]) as server:
+        smtp = Smtp("localhost", server.port, ca_file=str(certificate[1]))
+        settings = SimpleNamespace(**vars(Alerts()), smtp=smtp, dkim=None)
+        environ = {"LODEMARK_SMTP_PASSWORD": PASSWORD}
+        go = lambda: outbox.turn(store, settings, (to,), environ, tmp_path, clock)  # noqa: E731
+        post(store, alert(1), A)
+        assert go() == "1 sent"
+        assert go() == ""
+        (tmp_path / "unsubscribe").mkdir()
+        (tmp_path / "unsubscribe" / token(rows(store, "message_id")[0])).touch()
+        post(store, alert(2), A)
+        assert go().endswith("unsubscribed by its link; 1 suppressed")
+    assert len(server.raw) == 1
+    assert outbox.channels(SimpleNamespace(sender=None, smtp=None, dkim=None), (to,), {}) == {}
