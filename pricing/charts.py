@@ -70,7 +70,9 @@ def movement_chart(title: str, unit: str, rows: Sequence[tuple[str, float]], mar
     frame["period"] = pd.to_datetime(frame["period"])
     marks = frame[frame["period"].isin(pd.to_datetime(list(marked)))]
     day = alt.X("period:T", title=None, axis=alt.Axis(labelFlush=False, format="%d %b %Y", labelAngle=0, tickCount=3))
-    value = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False))
+    # Thousands apart by a space: a comma is a decimal point to half of the readers.
+    spaced = alt.Axis(labelExpr="replace(datum.label, /,/g, '\u00a0')")
+    value = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=False), axis=spaced)
     line = alt.Chart(frame).mark_line(color="#1f5a4c").encode(x=day, y=value)
     ends = alt.Chart(marks).mark_point(filled=True, size=90, color="#b3261e").encode(x=day, y=value)
     chart = (line + ends).properties(width=520, height=280, title=title, background="white")
