@@ -10,7 +10,9 @@ import time
 import click
 from rich.console import Console
 
-NAMES = ("endpoint", "store", "imports", "formulas", "stage", "figures", "customs", "forecasts", "shocks", "real")
+NAMES = (
+    "endpoint", "store", "imports", "formulas", "stage", "figures", "customs", "forecasts", "shocks", "mail", "real",
+)  # fmt: skip
 
 
 @click.command()

@@ -65,7 +65,7 @@ def refuse_private(host: str, addresses: list[str], limits: Limits) -> None:
     private = [] if limits.settings.allow_private else [a for a in addresses if not is_public(a)]
     if private:
         what = private[0] if private[0] == host else f"{host} at {private[0]}"
-        raise Failure(f"{what} is not on the open internet (fetch.allow_private would allow it)", again=False)
+        raise Failure(f"{what} is not on the open internet (allow_private would allow it)", again=False)
 
 
 class Session(requests.Session):

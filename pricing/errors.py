@@ -11,6 +11,9 @@
     ├── UnitError                a conversion that has no published factor
     ├── MethodError              the methodology does not allow what was asked
     ├── DecisionError            a person's decision is refused: nothing was recorded
+    ├── DeliveryError            one message did not go out: try it again later (``permanent`` says when not to)
+    │   ├── ChannelDown          nobody's message would go out now: pause, and count it against no message
+    │   └── AddressRefused       this address takes no message any more: send it nothing further
     └── ReleaseError             a release cannot be made, or does not verify
         └── VerificationError    one named file or signature is wrong
 
@@ -58,6 +61,25 @@ class MethodError(PricingError):
 
 class DecisionError(PricingError):
     """A decision by hand is not one that can be taken; the message says why."""
+
+
+class DeliveryError(PricingError):
+    """A message did not go out. ``wait`` is the least number of seconds before another attempt, where that was told."""
+
+    def __init__(self, message: str, *, permanent: bool = False, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.permanent, self.wait = permanent, wait
+
+
+class ChannelDown(DeliveryError):
+    """The server is away, refuses its password or cannot be trusted: whatever one would send now, it did not go out."""
+
+
+class AddressRefused(DeliveryError):
+    """The address does not exist, or its owner wants nothing from us."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
 
 
 class ReleaseError(PricingError):

@@ -120,14 +120,13 @@ def _public(entry: Mapping[str, Any]) -> OKPKey:
     return OKPKey.import_key({name: entry[name] for name in ("kty", "crv", "x")})
 
 
-def read_key(path: Path) -> SigningKey:
-    """Read a private key file that only its owner, this process, may read.
+def read_secret(path: Path) -> bytes:
+    """Read a file that only its owner, this process, may read.
 
     Raises
     ------
     ReleaseError
-        The file cannot be read, belongs to another user, others may read or write it, or it holds
-        no such key.
+        The file cannot be read, belongs to another user, or others may read or write it.
     """
     try:
         with open(path, "rb") as file:
@@ -141,7 +140,12 @@ def read_key(path: Path) -> SigningKey:
         )
     if facts.st_mode & 0o077:
         raise ReleaseError(f"{path}: others can reach this private key; `chmod 600 {path}`")
-    return parse_key(text, str(path))
+    return text
+
+
+def read_key(path: Path) -> SigningKey:
+    """Read a private key file. Raises as ``read_secret``, and where the file holds no such key."""
+    return parse_key(read_secret(path), str(path))
 
 
 def new_key(folder: Path, now: dt.datetime) -> SigningKey:

@@ -34,6 +34,7 @@ log = structlog.get_logger()
 
 GRACE_SECONDS = 12 * 3600  # a job this late still runs; later ones wait for their next turn
 RETRY_MINUTES = 30
+DELIVERY_SECONDS = 15
 BACKTESTS = "0 3 1 * *"  # UTC, on the first of each month
 LOOK_BACK = dt.timedelta(days=40)
 WATCH_MINUTES = 10  # between two looks at what is late
@@ -87,6 +88,9 @@ class Scheduler:
         Where the signing key may come from.
     make_client : callable
         (workspace) to the HTTP client.
+    deliver : callable
+        (workspace, whether to stop) sends what the outbox holds and returns in words what it did, nothing where that is
+        nothing worth a line in the record; None where nobody is told of anything.
     """
 
     def __init__(
@@ -97,7 +101,9 @@ class Scheduler:
         now: Callable[[], dt.datetime],
         environ: Mapping[str, str],
         make_client: Callable[[pipeline.Workspace], Client],
+        deliver: Callable[[pipeline.Workspace, Callable[[], bool]], str] | None = None,
     ) -> None:
+        self._send = deliver
         self._data, self._operation, self._methods = data, operation, methods
         self._now, self._environ, self._make_client = now, environ, make_client
         self._pool = ThreadPoolExecutor(4)
@@ -122,6 +128,9 @@ class Scheduler:
             monthly = CronTrigger.from_crontab(BACKTESTS, timezone=dt.UTC)
             self._add("backtest", monthly, self._backtest)
         self._add("watch", IntervalTrigger(minutes=WATCH_MINUTES), self._watch)
+        if self._send is not None:
+            every = IntervalTrigger(seconds=DELIVERY_SECONDS, timezone=dt.UTC)
+            self._jobs.add_job(self._deliver, every, id="deliver", name="deliver", replace_existing=True)
         self._jobs.add_job(self._catch_up, id="catch up", name="catch up")
         self._jobs.start()
 
@@ -205,6 +214,21 @@ class Scheduler:
         with self._opened() as ws:
             pipeline.alert_operator(ws)
             self._write_status(ws)
+
+    def _deliver(self) -> None:
+        """Send what the outbox holds. Releases and collections may run meanwhile: they hold another lock."""
+        if self._stopping.is_set() or self._send is None:
+            return
+        with self._opened() as ws:
+            due, told = self._now(), ""
+            try:
+                told = self._send(ws, self._stopping.is_set)
+            except Exception as error:  # a full disk, a locked file: the next round tries again
+                log.exception("delivery ended by an error")
+                told = f"failed: {error}"
+            if told:
+                run = ws.store.start_job("deliver", due, due)
+                ws.store.end_job(run, self._now(), "failed" if told.startswith("failed") else "done", told)
 
     def _again(self, job: str, call: Callable[..., None], *args: Any, why: str) -> None:
         """Plan another try before the job's next turn."""

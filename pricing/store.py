@@ -119,6 +119,13 @@ def m007_acknowledged(db: sqlite_utils.Database) -> None:
     db.execute("CREATE INDEX outbox_due ON outbox (state, due)")
 
 
+@migrations()
+def m008_outbox(db: sqlite_utils.Database) -> None:
+    """What the worker of the outbox looks for: the next message, a whole one, earlier ones of a thread, the latest."""
+    for statement in _OUTBOX.split(";"):
+        db.execute(statement)
+
+
 _ALERTS = """
 CREATE TABLE alert (identifier TEXT PRIMARY KEY, audience TEXT NOT NULL, thread TEXT NOT NULL, version INTEGER NOT NULL,
   sent INTEGER NOT NULL, document TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -128,6 +135,14 @@ CREATE TABLE outbox (id INTEGER PRIMARY KEY, alert TEXT NOT NULL, subscriber TEX
   message_id TEXT NOT NULL, outcome TEXT NOT NULL DEFAULT '', ended_at INTEGER,
   UNIQUE (alert, subscriber, channel)) STRICT;
 CREATE TABLE suppressed (address TEXT PRIMARY KEY, since INTEGER NOT NULL, reason TEXT NOT NULL) STRICT, WITHOUT ROWID
+"""
+
+_OUTBOX = """
+CREATE INDEX outbox_next ON outbox (state, rank DESC, id);
+CREATE INDEX outbox_message ON outbox (message_id);
+CREATE INDEX outbox_of ON outbox (subscriber, channel, state, ended_at);
+CREATE INDEX outbox_last ON outbox (state, ended_at);
+CREATE INDEX alert_thread ON alert (thread, version)
 """
 
 _CUSTOMS = """
@@ -236,6 +251,7 @@ class Store:
     """
 
     def __init__(self, path: Path | str, kind: Literal["live", "simulated"] | None = "live") -> None:
+        self.path = path
         self._conn = sqlite3.connect(path, isolation_level=None, timeout=30)
         self.db = sqlite_utils.Database(self._conn)
         try:
@@ -278,6 +294,19 @@ class Store:
     def mark_replayed(self) -> None:
         """Say for life that kept files were loaded with the vintages of their stamps."""
         self._conn.execute("UPDATE meta SET value = 'replayed' WHERE key = 'kind' AND value = 'live'")
+
+    def note(self, key: str, default: str = "") -> str:
+        """Return what ``set_note`` kept under a key."""
+        row = self._conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else default
+
+    def set_note(self, key: str, value: str) -> None:
+        """Keep a short text of operation; an empty one is forgotten. Keys that the store itself uses are refused."""
+        if key in ("kind", "salt"):
+            raise StoreError(f"{key!r} is the store's own")
+        self._conn.execute("DELETE FROM meta WHERE key = ?", (key,))
+        if value:
+            self._conn.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
 
     def close(self) -> None:
         """Close the database; the write-ahead log is folded back."""

@@ -72,6 +72,10 @@ def tops(names: set[str]) -> set[str]:
     return names | {name.partition(".")[0] for name in names}
 
 
+def is_web(name: str) -> bool:
+    return name == "pricing.web" or name.startswith("pricing.web.")
+
+
 def importers(*libraries: str) -> set[str]:
     return {name for name in modules() if tops(set(imported(name))) & set(libraries)}
 
@@ -134,10 +138,15 @@ def test_one_http_client():
     assert not importers("urllib.request", "http.server")
 
 
+def test_one_module_sends_mail():
+    assert importers("smtplib", "dkim") == {"pricing.mail"}
+    assert not importers("imaplib", "poplib")
+
+
 def test_only_the_two_databases_know_sqlite():
     assert importers("sqlite_utils") == {"pricing.store"}
     assert importers("sqlite3") <= {"pricing.store", "pricing.published", "pricing.web.api"}
-    of_web = {use for name in modules() if name.startswith("pricing.web") for use in calls(name)}
+    of_web = {use for name in modules() if is_web(name) for use in calls(name)}
     assert {use for use in of_web if use.startswith("sqlite3.")} <= {"sqlite3.Error", "sqlite3.Connection"}
 
 
@@ -179,16 +188,16 @@ def test_every_check_of_a_document_is_documented_for_readers_and_for_the_operato
 def test_the_web_process_loads_nothing_heavy_and_reaches_no_working_store():
     heavy = {"pandas", "numpy", "scipy", "statsmodels", "sqlite_utils", "pydantic", "apscheduler", "requests"}
     inside = {"pricing.errors", "pricing.published"}
-    for name in (n for n in modules() if n.startswith("pricing.web")):
+    for name in (n for n in modules() if is_web(n)):
         assert not tops(reached(name)) & heavy, name
-        own = {part for part in reached(name) if part in modules() and not part.startswith("pricing.web")}
+        own = {part for part in reached(name) if part in modules() and not is_web(part)}
         assert own <= inside | {"pricing"}, f"{name}: {sorted(own - inside)}"
 
 
 def test_nobody_but_the_web_and_the_command_line_knows_the_web():
-    assert {name for name in importers("flask", "granian", "werkzeug") if not name.startswith("pricing.web")} == set()
-    users = {name for name in modules() if any(p.startswith("pricing.web") for p in imported(name))}
-    assert {name for name in users if not name.startswith("pricing.web")} == {"service"}
+    assert {name for name in importers("flask", "granian", "werkzeug") if not is_web(name)} == set()
+    users = {name for name in modules() if any(is_web(p) for p in imported(name))}
+    assert {name for name in users if not is_web(name)} == {"service"}
 
 
 def test_the_environment_is_read_at_the_edges_only():

@@ -299,3 +299,30 @@ def test_the_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> Non
         process.wait()
     with only_scheduler(tmp_path):
         pass
+
+
+# --------------------------------------------------------------------------------------- deliveries
+
+
+def test_the_outbox_is_emptied_in_turns_of_its_own_and_an_error_ends_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pricing.schedule.DELIVERY_SECONDS", 0.05)
+    said = iter(["", "sent 2", OSError("disk full")])
+    turns: list[bool] = []
+
+    def deliver(ws: pipeline.Workspace, stop: Callable[[], bool]) -> str:
+        turns.append(stop())
+        told_ = next(said, "")
+        if isinstance(told_, OSError):
+            raise told_
+        return told_
+
+    made = Scheduler(world.data, world.operation, world.methodology, lambda: world.now, {}, client, deliver)
+    made.start()
+    try:
+        until(lambda: len(turns) >= 5)
+    finally:
+        made.stop()
+    seen = [(r["outcome"], r["message"]) for r in runs(world) if r["job"] == "deliver"]
+    assert seen == [("done", "sent 2"), ("failed", "failed: disk full")]
