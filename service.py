@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -809,6 +809,20 @@ def serve(ctx: click.Context, host: str | None, port: int | None, workers: int |
     serve_web(data, host or web.host, port or web.port, workers or (web.workers if web else 1))  # type: ignore[union-attr]
 
 
+def _deliverer(operation: Operation) -> Callable[[Workspace, Callable[[], bool]], str] | None:
+    """How the scheduler sends what the outbox holds; None where nobody is told of anything."""
+    if not operation.subscribers:
+        return None
+
+    def deliver(ws: Workspace, stop: Callable[[], bool]) -> str:
+        from pricing import outbox
+
+        told = ws.operation
+        return outbox.turn(ws.store, told.alerts, told.subscribers, ws.environ, ws.data, ws.now, stop)
+
+    return deliver
+
+
 @main.command()
 @click.pass_context
 def run(ctx: click.Context) -> None:
@@ -818,7 +832,7 @@ def run(ctx: click.Context) -> None:
     data, operation, methods = _settings(ctx)
     stop = _stopper()
     with only_scheduler(data):
-        scheduler = Scheduler(data, operation, methods, _now, os.environ, _client)
+        scheduler = Scheduler(data, operation, methods, _now, os.environ, _client, _deliverer(operation))
         with _web(data, operation.web.host, operation.web.port, operation.web.workers) as web:
             scheduler.start()
             click.echo(f"Lodemark: http://{operation.web.host}:{operation.web.port}/  (Ctrl-C ends it)")

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from pricing.config import Operation
 from pricing.figures import Figures, MarketPrices
+from pricing.parcel import message_id
 from pricing.settings import one_line
 from pricing.subscribers import Alerts, Subscriber
 
@@ -703,12 +704,6 @@ def to_one(who: Subscriber, message: Document, rules: Alerts, salt: str, at: dt.
     """Deliver a message to one subscriber at once, whatever the hour and the list."""
     plain = {"due": at, "digest": "", "state": "waiting"}
     return [Delivery(**vars(one) | plain) for one in _channels(who, message, rules, salt, at)]
-
-
-def message_id(identifier: str, subscriber: str, domain: str, salt: str) -> str:
-    """Message id of one alert to one subscriber: always the same."""
-    text = "\n".join((salt, identifier, subscriber))
-    return f"<{hashlib.sha256(text.encode()).hexdigest()[:40]}@{domain}>"
 
 
 def _channels(who: Subscriber, message: Document, rules: Alerts, salt: str, at: dt.datetime) -> Iterator[Delivery]:

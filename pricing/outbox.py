@@ -73,6 +73,10 @@ class Alerts(Limits, Letterhead, Protocol):
     def dkim(self) -> Dkim | None:
         """The key that signs."""
 
+    @property
+    def mailbox(self) -> str:
+        """Maildir in which returned mail arrives; empty where there is none."""
+
 
 class Subscriber(Addressee, Protocol):
     """A table ``[[subscribers]]``."""
@@ -147,6 +151,8 @@ def turn(
         The data folder: wishes to unsubscribe and the releases that charts are drawn from.
     """
     heeded = read_wishes(store, data / "unsubscribe", now())
+    if alerts.mailbox:
+        heeded += read_mailbox(store, Path(alerts.mailbox), now())
     title = titled("en")
     ways = channels(alerts, subscribers, environ, lambda alert: charts.of_alert(alert, data / "public", title))
     done = deliver(store, alerts, subscribers, ways, now, stop)

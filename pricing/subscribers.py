@@ -157,6 +157,7 @@ class Alerts(Settings):
     subscribers: str = Field(default="", description="file with the [[subscribers]], beside the settings")
     smtp: Smtp | None = None
     dkim: Dkim | None = None
+    mailbox: str = Field(default="", description="Maildir in which returned mail arrives; or 'lodemark alerts bounce'")
 
     @model_validator(mode="after")
     def _sendable(self) -> Alerts:

@@ -125,18 +125,24 @@ def alert_commands(workspace: Opener, table: Table) -> click.Group:
     @click.argument("name")
     @click.pass_context
     def test(ctx: click.Context, name: str) -> None:
-        """Send a marked exercise to the subscriber NAME over all channels."""
-        from pricing import pipeline
+        """Send a marked exercise to the subscriber NAME over all channels, at once, with all else that is due."""
+        from pricing import outbox, pipeline
 
         with workspace(ctx) as ws:
-            message, count = pipeline.exercise(ws, name)
-        click.echo(f"{message['identifier']}: {count} in the outbox")
+            message, _ = pipeline.exercise(ws, name)
+            rules, told = ws.operation.alerts, ws.operation.subscribers
+            done = outbox.turn(ws.store, rules, told, ws.environ, ws.data, ws.now)
+            sent = ws.store.outbox(message["identifier"])
+        click.echo(f"{message['identifier']}: {done or 'nothing went out'}")
+        table([{k: d[k] for k in _OF_DELIVERY} for d in sent])
+        if any(d["state"] == "failed" for d in sent):
+            raise PricingError(f"{name}: the exercise did not arrive")
 
     @group.command("bounce")
     @click.pass_context
     def bounce(ctx: click.Context) -> None:
         """Read a returned mail from standard input: an address that does not exist is sent nothing more."""
-        from pricing import bounces, outbox  # type: ignore[attr-defined]
+        from pricing import bounces, outbox
 
         found = bounces.read(sys.stdin.buffer.read())
         with workspace(ctx) as ws:

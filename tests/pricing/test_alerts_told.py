@@ -8,6 +8,7 @@ from pathlib import Path
 
 import feedparser
 import made_world
+import mail_server
 import pytest
 from click.testing import CliRunner
 from made_shocks import later, shock, subscriber
@@ -283,11 +284,22 @@ def test_a_message_is_sent_again_under_its_id_and_only_when_it_has_gone(world, c
 
 
 def test_a_test_sends_a_marked_exercise_to_one_subscriber_at_once(world, command):
-    assert "1 in the outbox" in command("test", "ministry")
+    nobody = RULES.model_copy(update={"smtp": Smtp(host="127.0.0.1", port=mail_server.free_port(), security="none")})
+    world.operation = world.operation.model_copy(update={"alerts": nobody})
+    assert "waiting" in command("test", "ministry")  # the server is down: it goes out when that is back
     with world.opened() as ws:
-        (made,) = [a for a in ws.store.alerts("operator") if a["status"] == "Exercise"]
+        ws.store.set_note("pause email", "")
+    with mail_server.serving(None) as server:
+        there = nobody.model_copy(update={"smtp": Smtp(host="127.0.0.1", port=server.port, security="none")})
+        world.operation = world.operation.model_copy(update={"alerts": there})
+        world.now += dt.timedelta(minutes=1)
+        assert "2 sent" in command("test", "ministry")
+    first, _ = server.messages
+    assert first["Subject"].startswith("EXERCISE") and "ministry@example.net" in first["To"]
+    with world.opened() as ws:
+        made, _ = [a for a in ws.store.alerts("operator") if a["status"] == "Exercise"]
         (row,) = ws.store.outbox(made["identifier"])
-    assert (row["subscriber"], row["state"], row["digest"]) == ("Ministry", "waiting", "")
+    assert (row["subscriber"], row["state"], row["digest"]) == ("Ministry", "sent", "")
     assert made["identifier"] not in command("list") and made["identifier"] in command("list", "--all")
     assert "there are: Ministry, Cobalt, Duty" in command("test", "Nobody", fails=True)
 

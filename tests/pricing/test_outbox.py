@@ -530,7 +530,7 @@ def test_a_turn_heeds_wishes_and_sends_by_the_ways_that_the_settings_have(tmp_pa
     to = SimpleNamespace(**vars(A), webhook=None)
     with Store(tmp_path / "store.db") as store, serving(certificate[0]) as server:
         smtp = Smtp("localhost", server.port, ca_file=str(certificate[1]))
-        settings = SimpleNamespace(**vars(Alerts()), smtp=smtp, dkim=None)
+        settings = SimpleNamespace(**vars(Alerts()), smtp=smtp, dkim=None, mailbox="")
         environ = {"LODEMARK_SMTP_PASSWORD": PASSWORD}
         go = lambda: outbox.turn(store, settings, (to,), environ, tmp_path, clock)  # noqa: E731
         post(store, alert(1), A)
