@@ -1,73 +1,56 @@
-"""The stages in order: the one place that both computes and stores.
+"""The stages in order: what is known becomes figures, and figures a release.
 
-collect → store → reference price → index → release. Every stage reads what the one before it
-stored. The clock, the HTTP client and the folder come in from outside.
+collect → store → reference price → index → forecast → shocks → release → alerts. Every stage reads what the one
+before it stored. The clock, the HTTP client and the folder come in from outside. ``collecting``, ``detection`` and
+``duty`` are its other parts: what they offer is offered here too.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
 import hashlib
 import importlib
-import os
-import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
+from typing import Any
 
 import numpy as np
 import orjson
 import pandas as pd
 import structlog
-from apscheduler.triggers.cron import CronTrigger
 
 from pricing import (
     __version__,
-    alerts,
     cells,
-    checks,
-    customs,
     decisions,
+    detection,
     documents,
     figures,
     forecasts,
-    habits,
     keys,
     notice,
     published,
-    quality,
     releases,
-    shocks,
     sources,
     watchlist,
 )
-from pricing.archive import Archive
+from pricing.collecting import PAUSE_SECONDS, Outcome, collect, declared_in, series_of, take
 from pricing.config import (
     Audience,
-    Code,
     Compute,
-    Methodologies,
-    Methodology,
     Operation,
-    Series,
-    Source,
     canonical,
     methodology_bytes,
 )
-from pricing.declarations import Declared
-from pricing.errors import FetchError, ParseError, PricingError, ReleaseError, StoreError
-from pricing.fetch import Answer, Client
+from pricing.detection import documents_of
+from pricing.duty import alert_operator, alerts_of, cancel_alert, drafted, exercise, next_release, status, write_status
+from pricing.errors import ParseError, PricingError, ReleaseError, StoreError
 from pricing.judgement import Judgement
 from pricing.quality import Finding
 from pricing.spreads import gaps, stage_spreads
-from pricing.store import Changes, Store, instant, iso, micros
-from pricing.watching import Judged, Watch, watch
+from pricing.store import Store, instant, iso, micros
+from pricing.workspace import AUDIENCES, Track, Workspace, opened, untracked, writing
 
 log = structlog.get_logger()
 
@@ -78,470 +61,9 @@ ALGORITHMS = {
     "trade": 2,
     "documents": 2,
 }  # raised when the figures they give change
-AUDIENCES: tuple[Audience, ...] = ("public", "internal")
-LOCK_SECONDS = 60.0
-NEWS = dt.timedelta(days=1)  # of a release that is deemed to have been made longer ago nobody is told
-PAUSE_SECONDS = 1.0  # between two documents of one publisher
-MOST_LISTS = 40  # pages of a publisher's list that one visit reads
-SEVERAL = 3  # series of one source in doubt at once that make one finding
-EMPTY_LISTS = 2  # number of the page at which a list that links no document is given up
 
 Tested = tuple[str, str, dict[str, Any]]
 """Name, frequency and plain data of a forecast or a backtest."""
-Track = Callable[[list[Any], str], Iterable[Any]]
-
-
-def untracked(items: list[Any], what: str) -> Iterable[Any]:
-    """Walk through items without showing progress."""
-    return items
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """One data folder, with everything that the stages are given.
-
-    Attributes
-    ----------
-    data : Path
-        ``store.db``, ``documents/``, ``public/``, ``internal/``, ``keys/``, ``status.json``.
-    methods : Methodologies
-        All documents of the method.
-    methodology : Methodology
-        The one in force: by the clock when the folder was opened; within a release, at its instant.
-    now : callable
-        The clock. Aware UTC.
-    """
-
-    data: Path
-    operation: Operation
-    methods: Methodologies
-    methodology: Methodology
-    store: Store
-    archive: Archive
-    now: Callable[[], dt.datetime]
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    sleep: Callable[[float], object] = time.sleep
-    stopping: Callable[[], bool] = lambda: False
-
-    @property
-    def simulated(self) -> bool:
-        """Whether this folder holds simulated prices."""
-        return self.store.kind == "simulated"
-
-    def codes(self, source: Source) -> tuple[Code, ...]:
-        """Tariff codes that a customs source counts by."""
-        assert source.customs is not None
-        return tuple(c for c in self.methodology.codes if c.system == source.customs.system)
-
-    def root(self, audience: Audience) -> Path:
-        """Folder of one audience's releases."""
-        return self.data / audience
-
-
-@contextmanager
-def opened(
-    data: Path,
-    operation: Operation,
-    methods: Methodologies | Methodology,
-    now: Callable[[], dt.datetime],
-    *,
-    simulated: bool | None = False,
-    environ: Mapping[str, str] | None = None,
-    stop: threading.Event | None = None,
-) -> Iterator[Workspace]:
-    """Open (or make) a data folder; ``simulated=None`` opens either kind, for looking only.
-
-    ``methods`` are all documents of the method, or the one that governs all days.
-
-    Raises StoreError when it holds prices of the other kind.
-    """
-    data.mkdir(parents=True, exist_ok=True)
-    kind: Literal["live", "simulated"] | None = None if simulated is None else "simulated" if simulated else "live"
-    known = Methodologies((methods,)) if isinstance(methods, Methodology) else methods
-    method = known.in_force(now().astimezone(dt.UTC).date())
-    with Store(data / "store.db", kind) as store:
-        archive = Archive(data / "documents")
-        ws = Workspace(data, operation, known, method, store, archive, now, environ or {})
-        yield ws if stop is None else replace(ws, sleep=stop.wait, stopping=stop.is_set)
-
-
-@contextmanager
-def writing(data: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the data folder for one writer, waiting a while for another to finish.
-
-    Raises
-    ------
-    StoreError
-        When the other one does not finish in time.
-    """
-    handle = os.open(data / "writer.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StoreError(
-                        f"{data}: another lodemark process is writing; try again when it is done"
-                    ) from None
-                time.sleep(0.05)
-        yield
-    finally:
-        os.close(handle)
-
-
-# ------------------------------------------------------------------------------------- collect
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the collection of one source, or the loading of one file, ended."""
-
-    source: str
-    outcome: str  # new, unchanged, skipped, refused, failed
-    message: str = ""
-    file: str = ""
-    vintage: dt.datetime | None = None
-    changes: Changes = field(default_factory=Changes)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing needs looking at."""
-        return self.outcome in ("new", "unchanged", "skipped")
-
-
-def collect(ws: Workspace, client: Client, names: Iterable[str], track: Track = untracked) -> list[Outcome]:
-    """Visit sources one after the other; one that fails delays no other and loses nothing."""
-    out = []
-    for name in track(list(names), "collecting"):
-        try:
-            source = ws.operation.sources[name]
-            outcome = _way(name, source)(ws, client, name, source)
-        except PricingError as error:
-            outcome = _missed(ws, name, str(error))
-        except Exception as error:  # a fault of ours in one source must not keep the others from being collected
-            log.exception("collecting ended by an error that is not ours", source=name)
-            outcome = _missed(ws, name, f"ended by {error!r}; see the log")
-        _note_overdue(ws, name)
-        log.info("collected", source=name, outcome=outcome.outcome, message=outcome.message, **_counts(outcome.changes))
-        out.append(outcome)
-    alert_operator(ws)
-    return out
-
-
-def _way(name: str, source: Source) -> Callable[[Workspace, Client, str, Source], Outcome]:
-    if source.customs:
-        return _visit_office
-    return _collect_listed if hasattr(sources.load(name, source), "find_links") else _collect
-
-
-def _visit_office(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
-    codes = ws.codes(source)
-    if not codes:
-        return Outcome(name, "skipped", "the methodology names no tariff code of this system")
-    office = customs.Office(
-        name, source, codes, ws.store, client, ws.environ, ws.now, ws.sleep, lambda: writing(ws.data), ws.stopping
-    )
-    visit = customs.collect(office)
-    trouble = visit.failed or visit.left
-    moved = visit.new or visit.revised or visit.withdrawn
-    outcome = "failed" if trouble else "refused" if visit.refused else "new" if moved else "unchanged"
-    with writing(ws.data):
-        ws.store.record_visit(name, source.url, ws.now(), outcome, str(visit))
-        if trouble:
-            ws.store.add_findings(ws.now(), name, [Finding("fetch", "warning", str(visit))])
-    return Outcome(name, outcome, str(visit), vintage=ws.now(), changes=visit.changes)
-
-
-def _missed(ws: Workspace, name: str, message: str) -> Outcome:
-    at = ws.now()
-    try:
-        with writing(ws.data):
-            ws.store.record_visit(name, ws.operation.sources[name].url, at, "failed", message)
-            ws.store.add_findings(at, name, [Finding("fetch", "warning", message)])
-    except StoreError as error:  # another process writes for long: the sources after this one are visited all the same
-        log.error("the failure could not be noted", source=name, why=str(error))
-    return Outcome(name, "failed", message)
-
-
-def _note_overdue(ws: Workspace, name: str) -> None:
-    """Make a finding, once, of each series of a source whose next period should have been there."""
-    series = {s.id: s for s in ws.operation.sources[name].series}
-    learnt = ws.store.first_learnt(series, max(habits.REMEMBERED.values()))
-    found = list(habits.overdue(learnt, series, ws.now().date()))
-    if not found:
-        return
-    told = {(f["series"], f["period"]) for f in ws.store.findings() if f["check"] == "overdue"}
-    new = [f for f in found if (f.series, f.period) not in told]
-    if new:
-        with suppress(StoreError), writing(ws.data):  # where another process writes for long, the next visit tells it
-            ws.store.add_findings(ws.now(), name, new)
-
-
-def _collect_listed(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
-    """Collect every document that the publisher's lists link and whose period is not known, the newest first."""
-    links, known = _listed(ws, client, name, source)
-    if not links:
-        return _collect(ws, client, name, source)  # the list itself, which is refused, and kept as evidence
-    out, silent = [], 0
-    for period, address in sorted(links.items(), reverse=True):
-        before = ws.store.visit(name, address)
-        if period in known and not (period == max(links) and before["sha256"]):
-            continue
-        try:
-            if period in known:  # the series read from it may have changed
-                with writing(ws.data):
-                    out.append(_read(ws, name, source, before["sha256"], None, ws.now(), address))
-            else:
-                ws.sleep(PAUSE_SECONDS)
-                out.append(_collect(ws, client, name, source.model_copy(update={"url": address, "landing": ""})))
-            silent = 0
-        except FetchError as error:
-            silent += not error.permanent
-            out.append(Outcome(name, "failed", str(error)))
-            with writing(ws.data):
-                ws.store.record_visit(name, address, ws.now(), "failed", str(error))
-            if silent == customs.SILENT:
-                break
-    return _summed(ws, name, source, out)
-
-
-def _listed(ws: Workspace, client: Client, name: str, source: Source) -> tuple[dict[str, str], set[str]]:
-    """Walk the lists as far back as periods lack; return addresses by period, and the periods that are known.
-
-    Periods lack between the first that is known, or that a series is configured to begin with, and the newest.
-    """
-    module = sources.load(name, source)
-    known = {period for _, period in ws.store.periods(s.id for s in source.series)}
-    first = {f"{s.since}-01"[:7] + "-10" for s in source.series if s.since}
-    links: dict[str, str] = {}
-    for number in range(MOST_LISTS):
-        if number:
-            ws.sleep(PAUSE_SECONDS)
-        try:
-            page = client.get(module.list_page(source.landing, number), max_bytes=source.max_bytes)
-            links = module.find_links((page.raw or b"").decode("utf-8", "replace"), source) | links
-        except (FetchError, ParseError):
-            if not number:
-                raise
-            break  # the end of the lists, or the next visit goes on
-        if number == EMPTY_LISTS and not links:
-            break
-        if links and not any(p < min(links) for p in module.missing_periods(known | first | links.keys())):
-            break
-    return links, known
-
-
-def _summed(ws: Workspace, name: str, source: Source, parts: list[Outcome]) -> Outcome:
-    """Make one outcome of those of several documents, and note it as the visit to the source."""
-    at = ws.now()
-    told = [o.outcome for o in parts]
-    outcome = next((o for o in ("failed", "refused", "new") if o in told), "unchanged")
-    message = "; ".join(o.message for o in parts if o.message)
-    changes = [o.changes for o in parts]
-    with writing(ws.data):
-        ws.store.record_visit(name, source.url, at, outcome, message)
-        if outcome == "failed":
-            ws.store.add_findings(at, name, [Finding("fetch", "warning", message)])
-    new, revised, withdrawn, same = (
-        sum(getattr(c, what) for c in changes) for what in ("new", "revised", "withdrawn", "unchanged")
-    )
-    return Outcome(name, outcome, message, vintage=at, changes=Changes(new, revised, withdrawn, same))
-
-
-def _collect(ws: Workspace, client: Client, name: str, source: Source) -> Outcome:
-    address = _address(client, name, source)
-    before = ws.store.visit(name, source.url)
-    known = ws.store.document(name, before["sha256"]) if before["sha256"] else None
-    conditional = known is not None and known["url"] == address  # validators belong to one address
-    answer = client.get(
-        address,
-        etag=before["etag"] if conditional else "",
-        last_modified=before["last_modified"] if conditional else "",
-        max_bytes=source.max_bytes,
-    )
-    with writing(ws.data):
-        return _keep(ws, name, source, before, address, answer)
-
-
-def _keep(ws: Workspace, name: str, source: Source, before: Mapping[str, str], address: str, answer: Answer) -> Outcome:
-    """Store what a visit brought; the archive has the bytes already."""
-    at = ws.now()
-    if answer.not_modified or answer.document is None or answer.raw is None:
-        # the same bytes may be due for another reading: the register of series may have changed
-        sha256, raw, seen = before["sha256"], None, {}
-    else:
-        made = answer.document
-        sha256, raw = made.sha256, answer.raw
-        seen = {"etag": made.etag, "last_modified": made.last_modified, "sha256": sha256}
-        ws.store.add_document(name, sha256, url=made.url, **made.received())
-    outcome = _read(ws, name, source, sha256, raw, at, address)
-    # Validators are kept only now: a kill before this line means the document is asked for again.
-    kept = seen if outcome.ok else {}
-    ws.store.record_visit(name, source.url, at, outcome.outcome, outcome.message, **kept)
-    return outcome
-
-
-def _address(client: Client, name: str, source: Source) -> str:
-    """Find the document's address on the landing page; the configured one stands in when there is none."""
-    if not (source.landing and source.link):
-        return source.url
-    find = getattr(sources.load(name, source), "find_link", None)
-    with suppress(FetchError, ParseError):
-        page = client.get(source.landing, max_bytes=source.max_bytes)
-        if find is not None and page.raw is not None:
-            found: str | None = find(page.raw.decode("utf-8", "replace"), source)
-            if found:
-                return found
-    return source.url
-
-
-def _read(
-    ws: Workspace, name: str, source: Source, sha256: str, raw: bytes | None, at: dt.datetime, where: str
-) -> Outcome:
-    """Parse one archived document and store what it says; ``raw`` comes from the archive when not at hand."""
-    document = ws.store.document(name, sha256)
-    if document is None:
-        raise StoreError(f"document {sha256} of {name} is not registered")
-    if source.customs:
-        return _read_cells(ws, name, source, document["id"], ws.archive.get(sha256) if raw is None else raw, at, where)
-    register = _register(name, source)
-    if ws.store.is_current(document["id"], register, at):
-        return Outcome(name, "unchanged", vintage=at)
-    series = _series_of(source, where)
-    try:
-        parsed = sources.parse(name, source, ws.archive.get(sha256) if raw is None else raw, series)
-    except ParseError as error:
-        message = f"{where}: {error}"
-        if not any(f["document"] == document["id"] for f in ws.store.findings()):
-            ws.store.add_findings(at, name, [Finding("layout", "error", message)], document["id"])
-        return Outcome(name, "refused", message)
-    decided = decisions.standing(decisions.read(ws.store.decisions()))
-    kept, held = quality.hold_back(parsed.observations, series, at.date(), decided.accepted)
-    kept = quality.with_statuses(kept, series)
-    published = parsed.published
-    if published is not None and published > (at + dt.timedelta(days=1)).date():
-        held.append(Finding("stamp-to-come", "warning", f"is stamped {published}, which has not come: not believed"))
-        published = None
-    kept, older = _without_older(ws, name, kept, published)
-    kept, out, judged = _judged(ws, kept, series, decided.accepted)
-    if hasattr(sources.load(name, source), "find_links"):  # read newest first; the list tells which periods lack
-        judged = [f for f in judged if f.check != "missing-period"]
-    # what was known of a figure that is held back, or that the document contradicts itself about, is not withdrawn
-    out |= {(f.series or "", f.period or "") for f in (*held, *parsed.findings) if f.severity == "error"}
-    told = [f for f in (*held, *judged) if not _rejected(f, register, decided)]
-    with ws.store.writing():
-        changes = ws.store.append(
-            document["id"],
-            name,
-            at,
-            kept,
-            register=register,
-            published=published,
-            findings=[*parsed.findings, *told, *older],
-            absent=parsed.absent,
-            complete=source.complete and not older,
-            to_the_end=published is not None,
-            held=out,
-        )
-        if changes.revised:
-            told_so_far = ws.store.revisions(s.id for s in source.series)
-            now = (told_so_far["document"] == document["id"]) & (told_so_far["vintage"] >= micros(at))
-            ws.store.add_findings(at, name, habits.revisions(told_so_far, now.to_numpy(dtype=bool)), document["id"])
-    return Outcome(name, "new", "; ".join(f.message for f in older), vintage=at, changes=changes)
-
-
-def _judged(
-    ws: Workspace, kept: pd.DataFrame, series: Mapping[str, Series], accepted: Collection[tuple[str, str, float]]
-) -> tuple[pd.DataFrame, set[tuple[str, str]], list[Finding]]:
-    """Judge a document's figures by what is known; return those to store, the places of the others, and findings."""
-    every = ws.operation.series()
-    fixings = [name for name, s in every.items() if s.kind == "fx"]
-    rates = cache(lambda: figures.euro_rates(ws.store.observations(fixings), every))
-    firsts = {str(name): str(period) for name, period in kept.groupby("series")["period"].min().items()}
-    lines = checks.lined_up(kept, ws.store.known_around(firsts, checks.BEFORE), series, accepted)
-    found = [*checks.judge(lines, rates), *habits.ancient(lines), *habits.gaps(lines), *habits.left_behind(lines)]
-    out = {(f.series or "", f.period or "") for f in found if f.severity == "error"}
-    for line in lines:
-        beside = {n: s for n, s in every.items() if checks.comparable(line.series, s)} if line.is_new else {}
-        level = checks.level(beside, ws.store.observations(beside), rates) if beside else None
-        doubt = checks.magnitude(line, level, rates) if level else None
-        if doubt:
-            found.append(doubt)
-            out |= {(line.series.id, p) for p in line.periods if doubt.severity == "error"}
-    if not out:
-        return kept, out, found
-    stays = [pair not in out for pair in zip(kept["series"], kept["period"], strict=True)]
-    return kept[np.array(stays, dtype=bool)], out, found
-
-
-def _rejected(finding: Finding, register: str, decided: decisions.Standing) -> bool:
-    """Whether somebody has rejected the figure that a finding is about: it is not told again."""
-    value = finding.evidence.get("value")
-    return (finding.series, finding.period, value, register) in decided.rejected
-
-
-def _read_cells(
-    ws: Workspace, name: str, source: Source, document: int, raw: bytes, at: dt.datetime, where: str
-) -> Outcome:
-    """Parse one kept file of customs cells and store what it says."""
-    try:
-        declared = _declared(ws, name, source, raw)
-    except ParseError as error:
-        message = f"{where}: {error}"
-        ws.store.add_findings(at, name, [Finding("layout", "error", message)], document)
-        return Outcome(name, "refused", message)
-    changes = customs.keep(ws.store, name, source, ws.codes(source), document, at, declared, where)
-    left_out = ", ".join(f"{n} {rule}" for rule, n in sorted(declared.left_out.items()))
-    same = not (changes.new or changes.revised or changes.withdrawn)
-    message = f"left out: {left_out}" if left_out else ""
-    return Outcome(name, "unchanged" if same else "new", message, vintage=at, changes=changes)
-
-
-def _declared(ws: Workspace, name: str, source: Source, raw: bytes) -> Declared:
-    return customs.read(name, source, ws.codes(source), raw)
-
-
-def _without_older(
-    ws: Workspace, name: str, observations: pd.DataFrame, published: dt.date | None
-) -> tuple[pd.DataFrame, list[Finding]]:
-    """Leave out what a newer document has already spoken of: an older one may only add periods."""
-    if published is None:
-        return observations, []
-    newer = {s for s, stamp in ws.store.last_published(name).items() if stamp > published}
-    newer &= set(observations["series"].unique())
-    seen = ws.store.periods(sorted(newer))
-    pairs = zip(observations["series"], observations["period"], strict=True)
-    old = np.array([pair in seen for pair in pairs], dtype=bool)
-    if not old.any():
-        return observations, []
-    message = f"stamped {published}, older than what was read before: {int(old.sum())} known figures stay as they are"
-    return observations[~old], [Finding("older-document", "warning", message)]
-
-
-def _series_of(source: Source, where: str) -> dict[str, Any]:
-    """Series that a file of this name may hold. A fetched document holds them all."""
-    base = where.rsplit("/", 1)[-1]
-    if "://" in where:
-        return {s.id: s for s in source.series}
-    return {s.id: s for s in source.series if s.reads(base)}
-
-
-def _register(name: str, source: Source) -> str:
-    """Hash of everything that the reading of a source's documents depends on."""
-    module = sources.load(name, source)
-    facts = {
-        "parser": module.__name__,
-        "version": getattr(module, "VERSION", 1),
-        "table": source.table.model_dump(mode="json") if source.table else None,
-        "complete": source.complete,
-        "series": [s.model_dump(mode="json") for s in source.series],
-    }
-    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
 # ---------------------------------------------------------------------------------------- files
 
 
@@ -580,14 +102,14 @@ def load_files(
         try:
             raw = path.read_bytes()
             if source.customs:
-                learnt = _declared(ws, name, source, raw).published or stamp
+                learnt = declared_in(ws, name, source, raw).published or stamp
                 if replay and learnt is None:
                     raise ParseError(
                         "bears no stamp, and customs months are known only weeks later: name the day it appeared "
                         "with --published"
                     )
             else:
-                series = _series_of(source, path.name)
+                series = series_of(source, path.name)
                 if not series:
                     out.append(Outcome(name, "skipped", "no series is read from a file of this name", path.name))
                     continue
@@ -613,13 +135,6 @@ def load_files(
             ws.store.mark_replayed()
         out.append(Outcome(name, outcome.outcome, outcome.message, path.name, when, outcome.changes))
     return out
-
-
-def take(ws: Workspace, name: str, raw: bytes, at: dt.datetime, where: str) -> Outcome:
-    """Archive and store one document that did not come over HTTP, as learnt at ``at``."""
-    sha256 = ws.archive.put(raw)
-    ws.store.add_document(name, sha256, url=where, retrieved_at=at, size=len(raw))
-    return _read(ws, name, ws.operation.sources[name], sha256, raw, at, where)
 
 
 def _refused(ws: Workspace, name: str, path: Path, error: Exception) -> Outcome:
@@ -696,7 +211,7 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
         number=number,
         vintage=iso(at),
         released_at=iso(at),
-        next_release=_next_release(ws.operation, at),
+        next_release=next_release(ws.operation, at),
         simulated=ws.simulated,
         replayed=ws.store.kind == "replayed",
         operation=ws.operation,
@@ -707,9 +222,9 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     before = ws.store.forecasts(audience)
     outlooks = _outlooks(ws, made, audience, before, at)
     facts = _facts_by_source(ws, observed, declared, at)
-    watched = _watch(ws, made, audience)
-    shocked = _shocks(ws, watched, made, last, before, edition)
-    messages, earlier = _alerts(ws, edition, made, shocked, at)
+    watched = detection.watch_all(ws, made, audience)
+    shocked = detection.told(ws, watched, made, last, before, edition)
+    messages, earlier = alerts_of(ws, edition, made, shocked, at)
     told_and_new = [*earlier, *reversed(messages)]  # the most severe of this release is the newest
     told = documents.build(edition, made, _kept(last, parts), facts, outlooks, before, shocked, told_and_new)
     register = _series_register(ws, audience, eligible, bases)
@@ -724,13 +239,13 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     published.append(root / "published.db", number, iso(at), iso(at), told.rows, units_may_change=other_method)
     key = _signing_key(ws, environ, at)
     # Announced when the release stands: a kill in between leaves the draft to the recovery.
-    ws.store.draft_alerts(audience, number, _drafted(ws, messages, at))
+    ws.store.draft_alerts(audience, number, drafted(ws, messages, at))
     done = releases.freeze(root, files, _manifest(ws, edition, eligible, register, at), key, number=number)
     listed = done.manifest["files"]
     ws.store.set_parts(audience, {n: (p, listed[n]["sha256"]) for n, p in told.fingerprints.items()})
     ws.store.add_bases(audience, bases)  # those of closed origins stand in no register
     ws.store.keep_watch(audience, watched.watches, watched.judged)
-    _note_doubts(ws, shocked.doubts, at)
+    detection.note_doubts(ws, shocked.doubts, at)
     _adopt(ws, audience, done)
     log.info("released", audience=audience, number=done.number, vintage=iso(at), files=len(files))
     return done
@@ -821,7 +336,7 @@ def _observed(
 
 def _forecasts_of(made: releases.Release) -> Iterator[Tested]:
     """Forecasts that stand in a release, as they are kept to be scored later."""
-    for document in _documents_of(made, "forecasts/"):
+    for document in documents_of(made, "forecasts/"):
         for frequency, part in document["frequencies"].items():
             if part["current"]:
                 yield document["meta"]["id"].removeprefix("forecasts/"), frequency, part["current"]
@@ -904,36 +419,6 @@ def _outlooks(
     return out
 
 
-@dataclass(frozen=True)
-class _Watched:
-    """What the detector looked at for a release, where it stands now, and what it judged anew."""
-
-    subjects: list[watchlist.Subject]
-    watches: dict[tuple[str, str], Watch]
-    judged: dict[tuple[str, str], dict[str, Judged | None]]
-
-
-def _watch(ws: Workspace, made: figures.Figures, audience: Audience) -> _Watched:
-    """Judge every observation that is new or was revised."""
-    rules = ws.methodology.shocks
-    out = _Watched([], {}, {})
-    if rules is None:
-        return out
-    before = ws.store.watches(audience)
-    for subject in watchlist.subjects(made, ws.methodology):
-
-        def known(after: str, subject: watchlist.Subject = subject) -> dict[str, dict[str, Judged]]:
-            found = {name: ws.store.judged(audience, name, subject.frequency, after) for name in subject.names}
-            return {name: rows for name, rows in found.items() if rows}
-
-        now, judged = watch(subject.rows, subject.detector(rules.false_alarms), before.get(subject.key), known)
-        out.subjects.append(subject)
-        if now != before.get(subject.key):
-            out.watches[subject.key] = now
-        out.judged.update({(name, subject.frequency): rows for name, rows in judged.items()})
-    return out
-
-
 def explain(ws: Workspace, audience: Audience, name: str, period: str) -> dict[str, Any]:
     """Judge one observation as a release of now would, and return everything that the verdict follows from.
 
@@ -967,67 +452,6 @@ def shocks_told(ws: Workspace, audience: Audience) -> list[dict[str, Any]]:
     if last is None or "shocks.json" not in last.manifest["files"]:
         return []
     return list(orjson.loads((last.folder / "shocks.json").read_bytes())["shocks"])
-
-
-def _shocks(
-    ws: Workspace,
-    watched: _Watched,
-    made: figures.Figures,
-    last: releases.Release | None,
-    forecast_before: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
-    edition: documents.Edition,
-) -> shocks.Told:
-    """Put alarms, earlier ones and those of this release, together into shocks."""
-    rules = ws.methodology.shocks
-    if rules is None:
-        return shocks.Told()
-    flagged = ws.store.flagged(edition.audience)
-    for key, rows in watched.judged.items():
-        of_series = {p: one for p, one in flagged.get(key, {}).items() if p not in rows}
-        flagged[key] = of_series | {p: one for p, one in rows.items() if one is not None and one.verdict is not None}
-    before = [one for document in _documents_of(last, "shocks/") for one in document["shocks"]]
-    return shocks.tell(watched.subjects, flagged, before, made, rules, forecast_before, edition.number, edition.vintage)
-
-
-def _documents_of(made: releases.Release | None, folder: str) -> Iterator[dict[str, Any]]:
-    """Documents of a release below a folder."""
-    if made is None:
-        return
-    for file in sorted(made.manifest["files"]):
-        if file.startswith(folder) and file.endswith(".json"):
-            yield orjson.loads((made.folder / file).read_bytes())
-
-
-def _note_doubts(ws: Workspace, doubts: Sequence[Mapping[str, Any]], at: dt.datetime) -> None:
-    """Make a finding, once, of figures that look wrong or stand apart; one for a source where several do at once.
-
-    Only of what is news: a first release judges the whole past.
-    """
-    owner = ws.operation.source_of()
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for one in doubts:
-        if one["series"] in owner and shocks.is_news(one["frequency"], one["last"], at.date()):
-            groups.setdefault((owner[one["series"]], one["check"], one["first"]), []).append(one)
-    told = {f["message"] for f in ws.store.findings()} if groups else set()
-    for (source, check, first), rows in sorted(groups.items()):
-        names = [one["series"] for one in rows]
-        if len(rows) < SEVERAL:
-            found = [
-                Finding(check, "warning", f"{n} from {first} on: {shocks.in_words(one)}", n, first, _evidence(one))
-                for n, one in zip(names, rows, strict=True)
-            ]
-        else:
-            message = f"from {first} on {len(rows)} series of {source} look wrong at once ({check}): {', '.join(names)}"
-            found = [Finding(f"feed-{check}", "warning", message, None, first, {"series": names})]
-        new = [f for f in found if f.message not in told]
-        for finding in new:
-            log.warning("in doubt", source=source, why=finding.message)
-        ws.store.add_findings(at, source, new)
-
-
-def _evidence(doubt: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("value", "unit", "score", "expected", "undone", "last")
-    return {k: doubt[k] for k in keys if doubt[k] is not None}
 
 
 def backtest(ws: Workspace, audience: Audience, names: Sequence[str] = (), track: Track = untracked) -> list[Tested]:
@@ -1274,228 +698,24 @@ def _signing_key(ws: Workspace, environ: Mapping[str, str], at: dt.datetime) -> 
     return keys.signing_key(ws.data, environ, ws.now())
 
 
-def _next_release(operation: Operation, at: dt.datetime) -> str | None:
-    publish = operation.publish
-    zone = ZoneInfo(publish.time_zone)
-    trigger = CronTrigger.from_crontab(publish.schedule, timezone=zone)
-    due = trigger.get_next_fire_time(None, at.astimezone(zone) + dt.timedelta(seconds=1))
-    return iso(due) if due else None
-
-
-def _counts(changes: Changes) -> dict[str, int]:
-    return {"new": changes.new, "revised": changes.revised, "withdrawn": changes.withdrawn}
-
-
-# --------------------------------------------------------------------------------------- alerts
-
-
-def _alerts(
-    ws: Workspace, edition: documents.Edition, made: figures.Figures, shocked: shocks.Told, at: dt.datetime
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Decide what the shocks of a release are to be told of; return it with what was told before."""
-    rules = ws.operation.alerts
-    earlier = ws.store.alerts(edition.audience)
-    if not shocked.shocks:
-        return [], earlier
-    shown = documents.shown_shocks(shocked, made)
-    grounds = alerts.grounds(made, ws.operation, shown)
-    occasion = alerts.Occasion(edition.audience, at, rules, edition.number, edition.simulated, grounds)
-    elsewhere: set[str] = set()
-    if edition.audience != "public":
-        elsewhere = {s["id"] for one in ws.store.alerts("public") for s in one["shocks"]}
-    return alerts.of_shocks(shown, earlier, occasion, elsewhere), earlier
-
-
-def _drafted(ws: Workspace, messages: list[dict[str, Any]], at: dt.datetime) -> dict[str, Any]:
-    """Messages with those who are told. Of a release that is deemed to have been made long ago nobody is told."""
-    now = ws.now()
-    news = abs(now - at) <= NEWS
-    return {"alerts": messages, "deliveries": _addressed(ws, messages, now) if news else []}
-
-
-def _addressed(ws: Workspace, messages: list[dict[str, Any]], now: dt.datetime) -> list[tuple[str | int, ...]]:
-    rules = ws.operation.alerts
-    if not (messages and ws.operation.subscribers):
-        return []  # a salt is drawn where somebody is told
-    to = alerts.deliveries(messages, ws.operation.subscribers, ws.store.told(), rules, ws.store.salt, now)
-    return [one.row() for one in to]
-
-
-def alert_operator(ws: Workspace) -> list[dict[str, Any]]:
-    """Tell the operator what is wrong with the service now, and what is over; return the messages.
-
-    Stands outside releases: each message and what is sent of it are stored in one transaction.
-    """
-    now = ws.now()
-    with writing(ws.data):
-        seen = ws.store.acknowledged()
-        occasion = alerts.Occasion("operator", now, ws.operation.alerts, simulated=ws.simulated)
-        found = alerts.of_operation(_conditions(ws, now), ws.store.alerts("operator"), occasion, seen)
-        if found:
-            ws.store.announce(found, _addressed(ws, found, now))
-    for one in found:
-        log.warning("operator alerted", what=one["headline"], state=one["state"])
-    return found
-
-
-def cancel_alert(ws: Workspace, thread: str, reason: str, actor: str) -> dict[str, Any]:
-    """Cancel an alert by hand and tell all who were told of it; returns the message.
-
-    Raises StoreError where it is cancelled already.
-    """
-    now = ws.now()
-    with writing(ws.data):
-        try:
-            message = alerts.cancelled(ws.store.alerts(thread=thread), reason, actor, now)
-        except ValueError as error:
-            raise StoreError(f"{thread}: {error}") from error
-        ws.store.announce([message], _addressed(ws, [message], now))
-    return message
-
-
-def exercise(ws: Workspace, name: str) -> tuple[dict[str, Any], int]:
-    """Put a marked exercise to one subscriber into the outbox; returns it and over how many channels it goes."""
-    who = next((s for s in ws.operation.subscribers if s.name.casefold() == name.casefold()), None)
-    if who is None:
-        known = ", ".join(s.name for s in ws.operation.subscribers)
-        raise StoreError(f"no subscriber {name!r} in the settings; there are: {known or 'none'}")
-    now = ws.now()
-    occasion = alerts.Occasion("operator", now, ws.operation.alerts, simulated=ws.simulated)
-    message = alerts.exercise(who.name, occasion)
-    to = alerts.to_one(who, message, ws.operation.alerts, ws.store.salt, now)
-    if not to:
-        raise StoreError(f"{who.name}: no channel sends; mail needs alerts.from and [alerts.smtp]")
-    with writing(ws.data):
-        ws.store.announce([message], [one.row() for one in to])
-    return message, len(to)
-
-
-def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
-    """Say what is wrong: sources, releases, what is sent, and errors found in figures."""
-    rules, state = ws.operation.alerts, status(ws)
-    for name, source in state["sources"].items():
-        if source["stale"]:
-            text = f"{name}: no new figures since {source['last_vintage'][:10]}"
-            yield alerts.Condition(f"stale:{name}", "Source is stale", text, 2, (source["message"] or "",))
-        url = ws.operation.sources[name].url
-        since = ws.store.visit(name, url)["succeeded_at"] if url else ""
-        failing = source["outcome"] in ("failed", "refused") and since < iso(now - _hours(rules.failing_hours))
-        if failing:
-            text = f"{name}: {source['outcome']} since {since[:16] or 'the first visit'}"
-            yield alerts.Condition(f"failing:{name}", "Source cannot be read", text, 2, (source["message"] or "",))
-    for audience, made in state["releases"].items():
-        due = _next_release(ws.operation, dt.datetime.fromisoformat(made["released_at"]))
-        late = audience in ws.operation.publish.audiences and due is not None
-        if late and iso(now - dt.timedelta(minutes=rules.late_minutes)) > str(due):
-            text = f"the {audience} release of {str(due)[:16]} has not been made; the last is {made['number']}"
-            yield alerts.Condition(f"late:{audience}", "Release is late", text, 3)
-    oldest = ws.store.outbox_due()
-    if oldest is not None and now - oldest > dt.timedelta(minutes=rules.late_minutes):
-        text = f"messages wait in the outbox since {iso(oldest)[:16]}"
-        yield alerts.Condition("outbox:aged", "Messages are not sent", text, 3)
-    window = now - _hours(rules.reopen_hours)
-    errors: dict[tuple[str, str], list[str]] = {}
-    for one in ws.store.findings_since(window):
-        # the detector's doubts about figures of a contributor bear a score; of a whole feed they are named so
-        if one["severity"] == "error" or "score" in one["evidence"] or one["check"].startswith("feed-"):
-            errors.setdefault((one["source"], one["check"]), []).append(one["message"])
-    for (name, check), texts in errors.items():
-        more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""
-        text = f"{name}, {check}: {texts[0][:100]}{more}"
-        yield alerts.Condition(f"finding:{name}:{check}", "Error found", text, 2, (), tuple(dict.fromkeys(texts)))
-
-
-def _hours(hours: float) -> dt.timedelta:
-    return dt.timedelta(hours=hours)
-
-
-# --------------------------------------------------------------------------------------- status
-
-
-def status(ws: Workspace, schedule: Mapping[str, str] | None = None, *, public: bool = False) -> dict[str, Any]:
-    """State of operation: sources with their age, last releases. Stands outside releases.
-
-    Parameters
-    ----------
-    schedule : mapping of job to the instant when it runs next
-    public : bool
-        Of sources whose values are closed, tell no more than whether they are reached.
-    """
-    now = ws.now()
-    visits = {n: v for n, s in ws.operation.sources.items() if (v := ws.store.visit(n, s.url))["at"]}
-    stored = {row["source"]: row for row in ws.store.summary()}
-    out: dict[str, Any] = {
-        "at": iso(now),
-        "kind": ws.store.kind,
-        "sources": {},
-        "releases": {},
-        "jobs": dict(schedule or {}),
-    }
-    for name, source in ws.operation.sources.items():
-        visit = visits.get(name)
-        row = cells.summary(ws.store, name) if source.customs else stored.get(name)
-        last = instant(row["last_vintage"]) if row else None
-        age = (now - last).total_seconds() / 86400 if last else None
-        out["sources"][name] = {
-            "title": source.title,
-            "reachable": visit["outcome"] != "failed" if visit else None,
-            "outcome": visit["outcome"] if visit else None,
-            "message": visit["message"] if visit and visit["outcome"] in ("failed", "refused") else None,
-            "visited_at": visit["at"] if visit else None,
-            "next_visit": min(
-                (due for job, due in (schedule or {}).items() if job in (f"collect {name}", f"retry collect {name}")),
-                default=None,
-            ),
-            "observations": row["observations"] if row else 0,
-            "revised": row["revised"] if row else 0,
-            "withdrawn": row["withdrawn"] if row else 0,
-            "last_period": row["last_period"] if row else None,
-            "last_vintage": iso(last) if last else None,
-            "age_days": round(age, 2) if age is not None else None,
-            "stale": age is not None and age > source.min_age_ok_days,
-            "open": source.rights.publish_value,
-        }
-        if public and not source.rights.publish_value:
-            told = out["sources"][name]
-            out["sources"][name] = {k: told[k] for k in ("title", "reachable", "visited_at", "next_visit", "open")}
-    out["alerts"] = _alert_state(ws, now)
-    for audience in ("public", "internal"):
-        row = ws.store.last_release(audience)
-        if row:
-            out["releases"][audience] = {"number": row["number"], "released_at": row["released_at"]}
-    return out
-
-
-def _alert_state(ws: Workspace, now: dt.datetime) -> dict[str, Any]:
-    """How many alerts are open, and how delivery is doing; nobody is named."""
-    latest = {one["thread"]: one for one in ws.store.alerts()}
-    standing = [one["list"] for one in latest.values() if one["state"] == "open"]
-    due = ws.store.outbox_due()
-    return {
-        "open": {name: standing.count(name) for name in ("partners", "operator")},
-        "outbox": ws.store.outbox_counts(),
-        "oldest_minutes": round(max((now - due).total_seconds() / 60, 0.0), 1) if due else 0.0,
-        "suppressed": len(ws.store.suppressed()),
-    }
-
-
-def write_status(ws: Workspace, schedule: Mapping[str, str] | None = None) -> None:
-    """Write ``status.json`` for the web process, in one step."""
-    keys.write_durably(
-        ws.data / "status.json", orjson.dumps(status(ws, schedule, public=True), option=orjson.OPT_INDENT_2)
-    )
-
-
 __all__ = [
+    "AUDIENCES",
+    "PAUSE_SECONDS",
     "Outcome",
     "PricingError",
+    "Track",
     "Workspace",
     "alert_operator",
+    "cancel_alert",
     "collect",
+    "exercise",
     "load_files",
     "opened",
     "recover",
     "release",
     "status",
+    "take",
+    "untracked",
+    "write_status",
     "writing",
 ]

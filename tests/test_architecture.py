@@ -20,7 +20,8 @@ ORDER = [
     "sources", "customs", "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral",
     "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures", "sensitivity",
     "forecasts", "watchlist", "shocks", "parcel", "alerts", "notice", "keys", "releases", "published", "documents",
-    "mail", "webhook", "bounces", "outbox", "pipeline", "review", "clauses", "report", "schedule", "commands",
+    "mail", "webhook", "bounces", "outbox", "workspace", "duty", "collecting", "detection", "pipeline", "review",
+    "clauses", "report", "schedule", "commands",
 ]  # fmt: skip
 OUTSIDE = {
     "requests", "urllib3", "urllib.request", "http", "http.client", "http.server", "socket", "ssl", "smtplib",

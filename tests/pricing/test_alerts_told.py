@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from pathlib import Path
@@ -18,6 +19,7 @@ from pricing import config, pipeline, releases, shocks
 from pricing.demonstration import market_days
 from pricing.errors import StoreError
 from pricing.quality import Finding
+from pricing.store import Store
 from pricing.subscribers import Alerts, Smtp
 from pricing.web.app import create_app
 
@@ -91,7 +93,7 @@ def test_a_release_that_is_killed_tells_its_alerts_when_it_is_finished_and_once(
         if where == "freeze":
             patch.setattr(releases, "freeze", dies)
         else:
-            patch.setattr(pipeline.Store, "announce_draft", dies)
+            patch.setattr(Store, "announce_draft", dies)
         with pytest.raises(Killed):
             world.release()
     assert outbox(world) == []
@@ -123,7 +125,7 @@ def test_alerts_and_their_messages_are_stored_together_or_not_at_all(world):
 def test_a_release_deemed_made_long_ago_tells_nobody(world):
     world.shocks = [told(world)]
     with world.opened() as ws:
-        ws = pipeline.replace(ws, now=lambda: world.now + dt.timedelta(days=30))
+        ws = dataclasses.replace(ws, now=lambda: world.now + dt.timedelta(days=30))
         pipeline.release(ws, "public", world.now, {})
         assert [a["list"] for a in ws.store.alerts("public")] == ["partners"]
     assert outbox(world) == []

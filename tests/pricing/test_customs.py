@@ -487,9 +487,8 @@ def test_the_state_of_a_source_is_that_of_its_last_visit_and_not_of_one_question
 
 
 def test_another_process_that_writes_keeps_a_collection_from_storing_and_loses_nothing(
-    offices: Offices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    offices: Offices, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pipeline, "LOCK_SECONDS", 0.0)
     with workspace(tmp_path, offices.base, Clock(), count=1, since="2026") as ws:
         made = office(ws, "census")
         refusing = replace(made, writing=lambda: pipeline.writing(ws.data, 0.0))
