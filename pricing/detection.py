@@ -51,7 +51,13 @@ def watch_all(ws: Workspace, made: figures.Figures, audience: Audience) -> Watch
             found = {name: ws.store.judged(audience, name, subject.frequency, after) for name in subject.names}
             return {name: rows for name, rows in found.items() if rows}
 
-        now, judged = watch(subject.rows, subject.detector(rules.false_alarms), before.get(subject.key), known)
+        now, judged = watch(
+            subject.rows,
+            subject.detector(rules.false_alarms),
+            before.get(subject.key),
+            known,
+            subject.settings(rules.false_alarms),
+        )
         out.subjects.append(subject)
         if now != before.get(subject.key):
             out.watches[subject.key] = now

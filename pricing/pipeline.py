@@ -439,7 +439,8 @@ def explain(ws: Workspace, audience: Audience, name: str, period: str) -> dict[s
     observed, _ = _observed(ws, eligible, at)
     made, _ = _figures(ws, eligible, observed, {}, ws.store.bases(audience, at), at)
     listed = watchlist.subjects(made, ws.methodology)
-    subject = next((one for one in listed if name in one.names), None)
+    named = [one for one in listed if name in one.names]
+    subject = next((one for one in named if len(one.periods[0]) == len(period)), named[0] if named else None)
     if subject is None:
         known = ", ".join(sorted({one for each in listed for one in each.names}))
         raise ReleaseError(f"nothing of that name is watched: {name}; there are: {known or 'none'}")

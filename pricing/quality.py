@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pricing.config import Series
 
 Severity = Literal["note", "warning", "error"]
+LEAST, MOST = 1e-9, 1e15  # of any price, in any unit
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def hold_back(
     latest = (known_on + dt.timedelta(days=1)).isoformat()
     strict = {name for name, s in series.items() if s.kind != "other"}
     values, periods = observations["value"].to_numpy(), observations["period"].tolist()
-    not_positive = observations["series"].isin(strict).to_numpy(dtype=bool) & ~(values > 0)
+    # no price of anything is outside these: arithmetic on such a figure could end a release
+    possible = (values > LEAST) & (values < MOST)
+    not_positive = observations["series"].isin(strict).to_numpy(dtype=bool) & ~possible
     to_come = np.array([period > latest[: len(period)] for period in periods], dtype=bool)
     findings = []
     held = not_positive | to_come
@@ -70,12 +73,18 @@ def hold_back(
             continue
         check = "period-to-come" if to_come[position] else "not-positive"
         message = f"{row['series']} {row['period']}: {float(row['value'])!r} " + (
-            f"is of a period that had not begun on {known_on}" if to_come[position] else "is not above zero"
+            f"is of a period that had not begun on {known_on}"
+            if to_come[position]
+            else _impossible(float(row["value"]))
         )
         value = float(row["value"])
         evidence = {"value": value, "undone": -value if check == "not-positive" and value < 0 else None}
         findings.append(Finding(check, "error", message, row["series"], row["period"], evidence))
     return observations[~held], findings
+
+
+def _impossible(value: float) -> str:
+    return "is not above zero" if not value > 0 else f"is no price: none is outside {LEAST:g} to {MOST:g}"
 
 
 def with_statuses(observations: pd.DataFrame, series: Mapping[str, Series]) -> pd.DataFrame:

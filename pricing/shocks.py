@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pricing.config import Watching
 from pricing.figures import Figures, MarketPrices
 from pricing.watching import Judged, day_of
-from pricing.watchlist import Subject
+from pricing.watchlist import PREMIUM, Subject
 
 Document = dict[str, Any]
 STILL = ("stale", "replay", "duplicate")  # checks that no movement raises: a doubt, never a shock
@@ -132,12 +132,16 @@ def tell(
         used: set[str] = set()
         for run in _runs(seen, rules.over[subject.frequency]):
             first, last = subject.periods[run[0]], subject.periods[run[-1]]
-            same = next((o for o in known if o["id"] not in used and o["flagged"] <= last and o["last"] >= first), None)
+            within = [o for o in known if o["id"] not in used and o["flagged"] <= last and o["last"] >= first]
+            within.sort(key=lambda o: "merged_into" in o)
             made = _shock(subject, run, flagged[subject.key], figures, of_price, rules, forecasts, vintage)
-            used.add(same["id"] if same else "")
-            out.append(_with_history(made, same, number, vintage))
-        out += [_gone(one, subject, number) for one in known if one["id"] not in used]
-    out += [one for rest in old.values() for one in rest]  # no longer watched: as they were told last
+            made = _with_history(made, within[0] if within else None, number, vintage)
+            out += [made, *(_merged(one, made["id"], number, vintage) for one in within[1:])]
+            used |= {one["id"] for one in within}
+        out += [_gone(one, subject, number, vintage) for one in known if one["id"] not in used]
+    shown = {*figures.prices, *figures.baskets, *(f"{PREMIUM}{product}" for product in figures.gaps)}
+    # What is watched no more is over; what this audience is shown no more is not told of.
+    out += [_ended(one, number, vintage) for rest in old.values() for one in rest if one["series"] in shown]
     out.sort(key=lambda one: (one["flagged"], one["id"]))
     _common(out, rules)
     return Told(out, list(_doubts(watched, flagged, rules)))
@@ -174,7 +178,8 @@ def _shock(
     change = math.log(values[peak] / values[base]) if min(values[peak], values[base]) > 0 else 0.0
     sigmas = _sigmas(values, base, change, peak - base)
     percent = 100 * math.expm1(change)
-    open_ = len(periods) - 1 - run[-1] < rules.over[subject.frequency]
+    recent = is_news(subject.frequency, periods[-1], dt.date.fromisoformat(vintage[:10]))
+    open_ = recent and len(periods) - 1 - run[-1] < rules.over[subject.frequency]
     along = _corroboration(subject, periods[base], periods[peak], change, figures, of_price, rules.along)
     checks: dict[str, Document] = {}
     for t, verdict in zip(run, verdicts, strict=True):
@@ -249,7 +254,7 @@ def _stands(values: npt.NDArray[np.float64], base: int, start: int, change: floa
 
 def _verdict(kind: str, along: Document, stood: bool) -> tuple[str, str, str]:
     """Kind, verdict and how sure it is (possible, likely, observed; of an error likely)."""
-    if kind == "data" and not along["markets_along"] and len(along["origins_along"]) < 2 and not stood:
+    if kind == "data" and not along["markets_along"] and len(along["origins_along"]) < 2:
         return "data", "error", "likely"
     if along["origins_still"] and not along["origins_along"]:
         return "divergence", "diverging sources", "possible"  # who quotes has changed, not what they quote
@@ -335,7 +340,7 @@ def _expected(
 ) -> Document:
     """What was expected of a period: by the last forecast published before it, else by the detector."""
     for one in reversed(forecasts.get(subject.key, ())):
-        if one["origin"] < period:
+        if one["origin"] < period and one.get("unit") == subject.unit:
             row = next((r for r in one["horizons"] if r["period"] == period), None)
             if row is not None:
                 bounds = {k: v for k, v in row.items() if k.startswith(("lo-", "hi-"))}
@@ -376,7 +381,23 @@ def _why(made: Document) -> str:
     return "; ".join(parts) or "nothing beside it tells"
 
 
-def _gone(one: Document, subject: Subject, number: int) -> Document:
+def _merged(one: Document, into: str, number: int, vintage: str) -> Document:
+    """A shock that has grown together with an earlier one of its series."""
+    if one["state"] == "withdrawn" or one.get("merged_into") == into:
+        return one
+    return _ended(one, number, vintage, f"is one with {into}") | {"merged_into": into}
+
+
+def _ended(one: Document, number: int, vintage: str, why: str = "its series is not watched any more") -> Document:
+    """A shock that is over for another reason than that it became quiet."""
+    if one["state"] != "open":
+        return one
+    told = {"state": "over", **{k: one[k] for k in ("verdict", "certainty", "severity")}}
+    line = {"release": number, "vintage": vintage, **told, "why": why}
+    return one | {"state": "over", "now": None, "event": None, "history": [*one["history"], line]}
+
+
+def _gone(one: Document, subject: Subject, number: int, vintage: str) -> Document:
     """A shock whose alarm is no more: its figure was revised, voided or corrected."""
     if one["state"] == "withdrawn":
         return one
@@ -384,7 +405,7 @@ def _gone(one: Document, subject: Subject, number: int) -> Document:
     what = f"is {now:g} {subject.unit} now" if now is not None else "has no observed value any more"
     told = {"state": "withdrawn", "verdict": "error", "certainty": "observed", "severity": one["severity"]}
     why = f"{one['flagged']} {what}; it was flagged at {one['to']['value']:g}"
-    line = {"release": number, "vintage": None, **told, "why": why}
+    line = {"release": number, "vintage": vintage, **told, "why": why}
     return one | told | {"kind": "data", "now": None, "event": None, "history": [*one["history"], line]}
 
 
@@ -395,7 +416,7 @@ def _common(shocks: Sequence[Document], rules: Watching) -> None:
     start = 0
     while start < len(at):
         end = start + 1
-        while end < len(at) and _days(at[end - 1]["flagged"], at[end]["flagged"]) <= rules.common_days:
+        while end < len(at) and _days(at[start]["flagged"], at[end]["flagged"]) <= rules.common_days:
             end += 1
         members = at[start:end]
         if len({m for s in members for m in s["minerals"]}) >= rules.common_minerals:
@@ -413,7 +434,8 @@ def _end(period: str) -> dt.date:
 
 
 def _days(first: str, second: str) -> int:
-    return (dt.date.fromisoformat(second) - dt.date.fromisoformat(first)).days
+    """Weekdays from one day to another."""
+    return int(np.busday_count(first, second))
 
 
 def _doubts(

@@ -60,6 +60,7 @@ def watch(
     begin: Callable[[dict[str, Any] | None], Detector],
     before: Watch | None,
     known: Callable[[str], Mapping[str, Mapping[str, Judged]]],
+    settings: str = "",
 ) -> tuple[Watch, dict[str, dict[str, Judged | None]]]:
     """Judge what is new or was revised.
 
@@ -73,6 +74,8 @@ def watch(
         What was returned the last time.
     known : callable
         Judgements by series and period, of the periods after one.
+    settings : str
+        All else that verdicts follow from: where it changes, the detector is made anew.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def watch(
         for an observation that is no more.
     """
     start = 0
-    if before is not None and before.count <= len(rows) and content(rows[: before.count]) == before.content:
+    if before is not None and before.count <= len(rows) and content(rows[: before.count], settings) == before.content:
         start = before.count
     detector = begin(before.state if before is not None and start else None)
     last = max(start, len(rows) - BACK)
@@ -101,7 +104,7 @@ def watch(
         if position + 1 == last:
             state = detector.state()
     assert state is not None
-    return Watch(content(rows[:last]), last, state), {name: one for name, one in found.items() if one}
+    return Watch(content(rows[:last], settings), last, state), {name: one for name, one in found.items() if one}
 
 
 def _judged(value: float, verdict: Verdict, old: Judged | None) -> Judged:
@@ -125,7 +128,7 @@ def _six(value: Any) -> Any:
     return value
 
 
-def content(rows: Sequence[Row]) -> str:
-    """Hash of periods and values."""
-    text = json.dumps([(period, *sorted(values.items())) for period, values in rows])
+def content(rows: Sequence[Row], settings: str) -> str:
+    """Hash of settings, periods and values."""
+    text = settings + json.dumps([(period, *sorted(values.items())) for period, values in rows])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -27,6 +27,8 @@ from pricing.reference import OBSERVED, Quotes
 from pricing.watching import Detector, Row, day_of
 
 Kind = Literal["price", "premium", "index", "contributors"]
+VERSION = 1  # raised when the detector judges the same values otherwise
+GONE_MONTHS = 3  # without a daily price after which a market's months are watched
 PREMIUM = "premium/"  # before the product, in the name of the series of China's price over the one outside
 PANEL = "contributors/"  # before the market, in the name of what judges its contributors
 
@@ -79,6 +81,10 @@ class Subject:
     def values(self) -> npt.NDArray[np.float64]:
         """Values of a single series, by position in ``periods``."""
         return np.array([values[self.name][0] for _, values in self.rows])
+
+    def settings(self, alarms: Mapping[str, float]) -> str:
+        """All that verdicts follow from but the values."""
+        return repr((VERSION, sorted(alarms.items()), self.frequency, self.unit))
 
     def detector(self, alarms: Mapping[str, float]) -> Callable[[dict[str, Any] | None], Detector]:
         """How a detector of this series is made, from a state where there is one."""
@@ -166,8 +172,8 @@ def _of_market(key: str, market: MarketPrices) -> Iterator[Subject]:
     watched = ""
     for frequency in ("daily", "ten-day", "monthly"):
         frame, made = market.frame(frequency), market.made(frequency)
-        if frame.empty or frame.index[-1] <= watched:  # months that are means of days are not watched once more
-            continue
+        if frame.empty or (watched and _months(watched, frame.index[-1]) < GONE_MONTHS):
+            continue  # months that are means of days are not watched once more
         observed = frame["unrounded"].where(frame["type"].isin(OBSERVED)).to_numpy(dtype="float64")
         values, unit = (observed, market.market.unit) if made is None else _as_quoted(observed, frame, made.quotes)
         rows = _rows(key, frame.index.tolist(), values)
@@ -175,9 +181,14 @@ def _of_market(key: str, market: MarketPrices) -> Iterator[Subject]:
             continue
         grades = {p: g for p, g in zip(frame.index, frame["grade"], strict=True) if isinstance(g, str)}
         yield Subject(key, "price", frequency, rows, unit, (key,), grades)
-        watched = rows[-1][0][:7] + "-99" if frequency != "monthly" else rows[-1][0]
+        watched = rows[-1][0]
         if made is not None:
             yield _contributors(key, frequency, made.quotes)
+
+
+def _months(first: str, second: str) -> int:
+    """Months from one period to another."""
+    return 12 * (int(second[:4]) - int(first[:4])) + int(second[5:7]) - int(first[5:7])
 
 
 def _as_quoted(
@@ -185,7 +196,7 @@ def _as_quoted(
 ) -> tuple[npt.NDArray[np.float64], str]:
     """Prices in the currency in which everybody quotes: in another one a price that stands still would move."""
     unit = quotes.market.unit
-    currencies = {s.unit.partition("/")[0] for s in quotes.series if quotes.usd_per_t[s.id].notna().any()}
+    currencies = {s.unit.partition("/")[0] for s in quotes.series}
     if len(currencies) != 1 or currencies == {"USD"} or len(frame) != len(quotes.fx):
         return values, unit
     return values / quotes.fx.max(axis=1).to_numpy(dtype="float64"), unit.replace("USD", currencies.pop(), 1)

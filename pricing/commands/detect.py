@@ -49,7 +49,7 @@ def detect_command(workspace: Opener, table: Table) -> click.Command:
         with workspace(ctx, looking=True) as ws:
             told: Any = pipeline.explain(ws, audience, *explain) if explain else pipeline.shocks_told(ws, audience)
         if as_json:
-            click.echo(json.dumps(told, indent=2, default=_finite))
+            click.echo(json.dumps(_finite(told), indent=2))
         elif explain:
             click.echo("\n".join(_words(told)))
         else:
@@ -58,8 +58,13 @@ def detect_command(workspace: Opener, table: Table) -> click.Command:
     return command
 
 
-def _finite(value: Any) -> None:
-    return None
+def _finite(value: Any) -> Any:
+    """Plain data without numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _line(one: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def _words(told: dict[str, Any]) -> list[str]:
         out.append("not flagged: no score is above 1, the limit that the false alarms wanted set")
     for name, score in told["scores"].items():
         kind = name.partition("-")[0]
-        wanted = told["false_alarms"].get(kind)
+        wanted = told["false_alarms"].get("spike" if name == "level-shift" else kind)
         budget = f"{wanted:g} false alarms a year wanted" if wanted else "no false alarm is wanted"
         out.append(f"  {name:<16} {score:6.2f}   {budget}")
     if not told["scores"]:

@@ -57,7 +57,8 @@ def alternating(count: int, size: float = 0.01) -> np.ndarray:
 
 
 def told(watched, flagged, before=(), number=1, vintage="2026-04-01T14:00:00.000000Z", figures=NOBODY, forecasts=None):
-    figures = SimpleNamespace(prices={s.name: SimpleNamespace(made=lambda _: None) for s in watched}, baskets={})
+    prices = {s.name: SimpleNamespace(made=lambda _: None) for s in watched}
+    figures = SimpleNamespace(prices=prices, baskets={}, gaps={})
     return tell(watched, flagged, before, figures, RULES, forecasts or {}, number, vintage)
 
 
@@ -172,8 +173,9 @@ def test_what_was_expected_is_what_the_last_forecast_before_it_said():
     values[50:] *= 1.3
     one = price("tin/metal/XCN", values)
     row = {"horizon": 2, "period": one.periods[50], "median": 101.0, "lo-95": 97.0, "hi-95": 105.0}
-    made = [{"origin": one.periods[48], "release": 7, "horizons": [row]},
-            {"origin": one.periods[50], "release": 9, "horizons": [row | {"median": 130.0}]}]  # fmt: skip
+    early = {"origin": one.periods[48], "release": 7, "unit": "USD/t", "horizons": [row]}
+    late = {"origin": one.periods[50], "release": 9, "unit": "USD/t", "horizons": [row | {"median": 130.0}]}
+    made = [early, late]
     (shock,) = told([one], alarm(one, 50), forecasts={one.key: made}).shocks
     assert shock["expected"] == {"by": "forecast", "release": 7, "median": 101.0, "lo-95": 97.0, "hi-95": 105.0}
 
@@ -339,3 +341,70 @@ def test_mistaken_settings_are_named(tmp_path, old, new, words):
     (tmp_path / "2026-11.toml").write_text(METHOD.replace(old, new))
     with pytest.raises(config.ConfigError, match=words):
         config.load_methodology(tmp_path)
+
+
+# ------------------------------------------------------------------------------------- what reviews found
+
+
+def test_an_error_that_stays_for_days_is_an_error_all_the_same():
+    values = alternating(60)
+    values[52:] *= 60
+    one = price("nickel/metal/XCN", values)
+    (shock,) = told([one], alarm(one, 52, check="gross", kind="data")).shocks
+    assert (shock["verdict"], shock["certainty"]) == ("error", "likely")
+
+
+def test_shocks_that_grow_together_are_no_error():
+    one = price("tin/metal/XCN", alternating(60))
+    two = told([one], alarm(one, 20, 27)).shocks
+    assert len(two) == 2
+    whole, absorbed = told([one], alarm(one, 20, 24, 27), two, 2).shocks
+    assert whole["id"] == two[0]["id"] and whole["last"] == one.periods[27]
+    assert absorbed["id"] == two[1]["id"] and absorbed["merged_into"] == whole["id"]
+    assert absorbed["state"] == "over" and absorbed["verdict"] == two[1]["verdict"]
+    assert told([one], alarm(one, 20, 24, 27), [whole, absorbed], 3).shocks == [whole, absorbed]
+
+
+def test_a_series_that_ends_does_not_keep_its_shock_open_and_one_that_is_shown_no_more_is_not_told_of():
+    one = price("tin/metal/XCN", alternating(60))
+    (early,) = told([one], alarm(one, 58), vintage=f"{one.periods[-1]}T14:00:00Z").shocks
+    assert early["state"] == "open"
+    (late,) = told([one], alarm(one, 58), [early], 9, "2029-01-01T14:00:00Z").shocks
+    assert late["state"] == "over" and late["now"] is None
+    figures = SimpleNamespace(prices={one.name: None}, baskets={}, gaps={})
+    (left,) = tell([], {}, [early], figures, RULES, {}, 2, "2026-04-01T14:00:00Z").shocks
+    assert left["state"] == "over" and "not watched" in left["history"][-1]["why"]
+    assert (
+        tell([], {}, [early], SimpleNamespace(prices={}, baskets={}, gaps={}), RULES, {}, 2, "2026-04-01").shocks == []
+    )
+
+
+def test_what_was_expected_in_another_unit_is_not_set_beside_a_price():
+    values = alternating(60)
+    values[50:] *= 1.3
+    one = price("tin/metal/XCN", values)
+    row = {"horizon": 2, "period": one.periods[50], "median": 101.0}
+    made = [{"origin": one.periods[48], "release": 7, "unit": "EUR/t", "horizons": [row]}]
+    (shock,) = told([one], alarm(one, 50), forecasts={one.key: made}).shocks
+    assert shock["expected"]["by"] == "detector"
+
+
+def test_other_budgets_of_false_alarms_hold_from_the_next_release_on(tmp_path):
+    house = House(tmp_path)
+    house.nickel[150:] = (house.nickel[150:] * 1.09).round(2)
+    house.release(150)
+    rules = house.methodology.shocks
+    strict = rules.model_copy(update={"false_alarms": dict.fromkeys(rules.false_alarms, 1e-9)})
+    house.methodology = house.methodology.model_copy(update={"shocks": strict})
+    _, told_ = house.release(151)
+    assert not [s for s in told_["shocks"] if not s["hindsight"]]
+
+
+def test_a_figure_that_no_price_can_be_is_held_back(tmp_path):
+    house = House(tmp_path)
+    for position, value in ((151, 1e308), (152, 1e-310), (153, 1e-320)):
+        house.nickel[position] = value
+    _, told_ = house.release(156)
+    with pipeline.opened(tmp_path / "data", house.operation, house.methodology, lambda: NOW) as ws:
+        held = {f["period"] for f in ws.store.findings() if f["severity"] == "error"}
+    assert held == {str(house.days[p].date()) for p in (151, 152, 153)}
