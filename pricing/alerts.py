@@ -18,13 +18,13 @@ from pricing.config import Operation
 from pricing.figures import Figures, MarketPrices
 from pricing.parcel import message_id
 from pricing.settings import one_line
+from pricing.shocks import DOUBTFUL
 from pricing.subscribers import Alerts, Subscriber
 
 Document = dict[str, Any]
 SEVERITY = ("Minor", "Moderate", "Severe", "Extreme")
 CERTAINTY = {"possible": "Possible", "likely": "Likely", "observed": "Observed"}
 SURE = tuple(CERTAINTY)
-DOUBTFUL = ("error", "diverging sources")  # verdicts that are the operator's business, not news of the market
 REVIVED = dt.timedelta(days=92)  # an alert that ended longer ago is let be, whatever becomes of its figures
 EXPIRES = {"shock": 7, "monthly movement": 62, "operation": 7}  # days after which a message is no news any more
 WORSE = 1.5  # a move that has grown by half is told again
@@ -401,8 +401,11 @@ def _message(
     known = [occasion.grounds[s["series"]] for s in members if s["series"] in occasion.grounds]
     # a market that nobody quotes any more has no rights to ask: what was told before may be ended
     allowed = all(g.allowed for g in known) and (len(known) == len(members) or bool(docs and docs[-1]["alert_allowed"]))
+    head = _head(thread, docs, state, whose, event, occasion, product)
+    if state != "open" and docs and docs[-1]["alert_allowed"] and shown and not allowed:
+        return head | _bare(docs[-1])
     return {
-        **_head(thread, docs, state, whose, event, occasion, product),
+        **head,
         "urgency": "Immediate" if product == "shock" and state == "open" else "Past",
         "severity": SEVERITY[max(s["severity"] for s in standing) - 1],
         "certainty": "Unlikely" if doubted else CERTAINTY[SURE[sure]],
@@ -418,10 +421,21 @@ def _message(
     }
 
 
+def _bare(last: Document) -> Document:
+    """The end of an alert whose figures may be told no more, without any of them."""
+    return {
+        "urgency": "Past", "severity": last["severity"], "certainty": last["certainty"], "onset": last["onset"],
+        "headline": last["event"], "why": "its figures may not be told any more", "shocks": [], "indices": [],
+        "links": {}, "alert_allowed": True, "published_by": [], "description": "",
+    }  # fmt: skip
+
+
 def _public(shock: Document, occasion: Occasion) -> Document:
     """Add whether the figures that a shock rests on are published by others too."""
     ground = occasion.grounds.get(shock["series"])
-    return shock if ground is None else shock | {"public_elsewhere": bool(ground.published_by)}
+    if ground is None:
+        return shock
+    return shock | {"public_elsewhere": bool(ground.published_by), "published_by": list(ground.published_by)}
 
 
 def _head(
@@ -483,7 +497,10 @@ def place(shock: Document) -> str:
 def percent(shock: Document) -> str:
     """Change with its sign, in per cent, to three digits."""
     change = shock["change_percent"]
-    return "by an unknown amount" if change is None else f"{change:+.3g} %".replace("-", "\N{MINUS SIGN}")
+    if change is None:
+        return "by an unknown amount"
+    text = f"{change:+,.0f} %" if abs(change) >= 100 else f"{change:+.3g} %"
+    return text.replace(",", "\N{NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
 
 
 def _effects(shocks: Iterable[Document]) -> list[Document]:
@@ -708,14 +725,15 @@ def to_one(who: Subscriber, message: Document, rules: Alerts, salt: str, at: dt.
 
 def _channels(who: Subscriber, message: Document, rules: Alerts, salt: str, at: dt.datetime) -> Iterator[Delivery]:
     number = message_id(message["identifier"], who.name, rules.domain, salt)
+    level = max((s["severity"] for s in message["shocks"] if who.wants(s)), default=rank(message))
     for channel in who.channels:
         if channel == "webhook" and who.webhook is not None:
             url = who.webhook.url
-            yield Delivery(message["identifier"], who.name, channel, url, rank(message), at, number)
+            yield Delivery(message["identifier"], who.name, channel, url, level, at, number)
         elif channel == "email" and rules.sender and who.address:
             quiet = who.quiet_hours
-            due = at if quiet is None or rank(message) >= quiet.break_at else quiet.ends(at)
-            plain = Delivery(message["identifier"], who.name, channel, who.address, rank(message), due, number)
+            due = at if quiet is None or level >= quiet.break_at else quiet.ends(at)
+            plain = Delivery(message["identifier"], who.name, channel, who.address, level, due, number)
             if who.digest != "immediate":
                 yield _in_digest(plain, who.digest, who, rules, at)
             elif message["product"] == "monthly movement":

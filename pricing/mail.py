@@ -189,8 +189,8 @@ def _composed(
         message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     message["List-Unsubscribe"] = ", ".join(ways)
     message["Auto-Submitted"] = "auto-generated"
-    message["Content-Language"] = _header("language", subscriber.language)
     message.set_content(text, cte="quoted-printable")
+    message["Content-Language"] = _header("language", subscriber.language)
     message.add_alternative(html, subtype="html", cte="quoted-printable")
     if chart_png:
         parts: Any = message.get_payload()

@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,6 +126,7 @@ class _Message:
     sent: int  # when the newest of its alerts was made
     rows: tuple[int, ...]
     digest: bool
+    exercise: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -303,6 +304,7 @@ class _Worker:
             message = self._first(now)
             if message is None:
                 return False
+            message = self._readdressed(message)
             subscriber = self._admitted(message, now)
             if subscriber is None:
                 return True
@@ -336,12 +338,13 @@ class _Worker:
         if row is None:
             return None
         rows = self._store.db.execute(
-            "SELECT o.id, o.address, o.rank, o.attempts, o.due, a.sent FROM outbox o INDEXED BY outbox_message"
+            "SELECT o.id, o.address, o.rank, o.attempts, o.due, a.sent,"
+            " json_extract(a.document, '$.status') = 'Exercise' FROM outbox o INDEXED BY outbox_message"
             " JOIN alert a ON a.identifier = o.alert WHERE o.message_id = ? AND o.subscriber = ? AND o.channel = ?"
             " AND o.state = 'waiting' ORDER BY o.rank DESC, o.id",
             row,
         ).fetchall()
-        ids, addresses, ranks, attempts, dues, sent = zip(*rows, strict=True)
+        ids, addresses, ranks, attempts, dues, sent, exercises = zip(*rows, strict=True)
         return _Message(
             message_id=row[0],
             subscriber=row[1],
@@ -353,17 +356,34 @@ class _Worker:
             sent=max(sent),
             rows=ids,
             digest=len(ids) > 1,
+            exercise=all(exercises),
         )
+
+    def _readdressed(self, message: _Message) -> _Message:
+        """Send to where a subscriber is reached now: the settings may have changed since the alert."""
+        subscriber = self._subscribers.get(message.subscriber)
+        address = _address(subscriber, message.channel) if subscriber is not None else ""
+        if not address or address == message.address:
+            return message
+        self._store.db.execute(
+            "UPDATE outbox SET address = ? WHERE message_id = ? AND subscriber = ? AND channel = ?",
+            (address, *message.key),
+        )
+        return replace(message, address=address)
 
     def _admitted(self, message: _Message, now: int) -> Addressee | None:
         """Return who is written to; None where the message is not to go now: what became of it is recorded."""
         subscriber = self._subscribers.get(message.subscriber)
+        if subscriber is None:
+            self._note(now, f"{message.subscriber} is in the settings no more: what waited for that name is not sent")
         found = self._store.db.execute("SELECT reason FROM suppressed WHERE address = ?", (message.address,)).fetchone()
         if subscriber is None or found:
             why = found[0] if found else "is no subscriber any more"
             self._set(message, "suppressed", why, now)
             self._done.suppressed += 1
             return None
+        if message.exercise:
+            return subscriber  # somebody waits for it
         quiet: Any = getattr(subscriber, "quiet_hours", None)
         if quiet is not None and message.rank < quiet.break_at:
             until = micros(quiet.ends(instant(now)))
@@ -464,7 +484,16 @@ class _Worker:
     # -------------------------------------------------------------- outcomes
 
     def _sent(self, message: _Message, told: str) -> None:
-        self._set(message, "sent", told, micros(self._now()))
+        now = micros(self._now())
+        self._set(message, "sent", told, now)
+        # What an earlier version would have said is told, or overtaken: sent after this one it would be false.
+        self._store.db.execute(
+            "UPDATE outbox SET state = 'suppressed', outcome = 'a later message has told it', ended_at = ?"
+            " WHERE subscriber = ? AND channel = ? AND state IN ('waiting', 'digest') AND alert IN"
+            " (SELECT e.identifier FROM alert e JOIN alert a ON a.thread = e.thread AND e.version < a.version"
+            " JOIN outbox o ON o.alert = a.identifier WHERE o.message_id = ? AND o.subscriber = ? AND o.channel = ?)",
+            (now, message.subscriber, message.channel, *message.key),
+        )
         if message.channel not in self._up:
             self._store.set_note(f"pause {message.channel}", "")
         self._up.add(message.channel)
@@ -516,6 +545,13 @@ class _Worker:
     def _note(self, now: int, text: str) -> None:
         finding = Finding("delivery", "error", text)
         self._store.note_findings(now, "alerts", None, [finding])
+
+
+def _address(subscriber: Any, channel: str) -> str:
+    """Address or web address of a subscriber in the settings."""
+    if channel == "webhook":
+        return str(getattr(getattr(subscriber, "webhook", None), "url", ""))
+    return str(getattr(subscriber, "address", None) or "")
 
 
 def _backoff(attempts: int) -> int:

@@ -23,6 +23,7 @@ from pricing.watchlist import PREMIUM, Subject
 
 Document = dict[str, Any]
 STILL = ("stale", "replay", "duplicate")  # checks that no movement raises: a doubt, never a shock
+DOUBTFUL = ("error", "diverging sources")  # verdicts that are no news of the market
 HINDSIGHT = {"daily": 10, "ten-day": 31, "monthly": 62}  # days after which a shock that is told is no news
 # docs/detection.md has the whole table. Raised false alarms and recall at the budgets of the method.
 MEASURED: dict[str, Any] = {
@@ -123,7 +124,8 @@ def tell(
     for one in before:
         old.setdefault((one["series"], one["frequency"]), []).append(one)
     out = []
-    for subject in watched:
+    doubtful: dict[str, list[Document]] = {}
+    for subject in sorted(watched, key=lambda s: s.kind != "price"):  # what rests on prices after them
         if subject.kind == "contributors":
             continue
         own = flagged.get(subject.key, {})
@@ -135,6 +137,10 @@ def tell(
             within = [o for o in known if o["id"] not in used and o["flagged"] <= last and o["last"] >= first]
             within.sort(key=lambda o: "merged_into" in o)
             made = _shock(subject, run, flagged[subject.key], figures, of_price, rules, forecasts, vintage)
+            if subject.kind == "price" and made["verdict"] in DOUBTFUL:
+                doubtful.setdefault(subject.name, []).append(made)
+            elif subject.kind != "price":
+                made |= _resting(made, subject, doubtful)
             made = _with_history(made, within[0] if within else None, number, vintage)
             out += [made, *(_merged(one, made["id"], number, vintage) for one in within[1:])]
             used |= {one["id"] for one in within}
@@ -376,9 +382,26 @@ def _why(made: Document) -> str:
         parts.append(f"{len(along)} of {len(along) + len(still)} origins moved along")
     if made["corroboration"]["markets_along"]:
         parts.append(f"so did {', '.join(made['corroboration']['markets_along'])}")
+    if made["corroboration"].get("in_doubt"):
+        parts.append(f"it rests on {', '.join(made['corroboration']['in_doubt'])}, which is in doubt")
     if made["corroboration"]["markets_against"]:
         parts.append(f"{', '.join(made['corroboration']['markets_against'])} moved the other way")
     return "; ".join(parts) or "nothing beside it tells"
+
+
+def _resting(made: Document, subject: Subject, doubtful: Mapping[str, Sequence[Document]]) -> Document:
+    """Doubt a move of a premium or an index that rests on doubtful prices alone."""
+    under = {
+        name
+        for name in subject.markets
+        if any(s["onset"] <= made["last"] and made["onset"] <= s["last"] for s in doubtful.get(name, ()))
+    }
+    along = made["corroboration"]["markets_along"]
+    sound = [name for name in along if name not in under]
+    if not under or (subject.kind == "index" and sound):
+        return {"corroboration": made["corroboration"] | {"markets_along": sound}} if under else {}
+    told = {"kind": "data", "verdict": "error", "certainty": "possible"}
+    return told | {"corroboration": made["corroboration"] | {"markets_along": sound, "in_doubt": sorted(under)}}
 
 
 def _merged(one: Document, into: str, number: int, vintage: str) -> Document:

@@ -883,7 +883,8 @@ class Store:
     def outbox_due(self) -> dt.datetime | None:
         """Return since when the oldest message that was not sent has been due; None where none waits."""
         found = self._conn.execute(
-            "SELECT min(due) FROM outbox WHERE state IN ('waiting', 'sending', 'digest')"
+            "SELECT min(CASE WHEN o.attempts > 0 THEN a.sent ELSE o.due END) FROM outbox o"
+            " JOIN alert a ON a.identifier = o.alert WHERE o.state IN ('waiting', 'sending', 'digest')"
         ).fetchone()
         return instant(found[0]) if found[0] is not None else None
 

@@ -135,7 +135,7 @@ def alert_commands(workspace: Opener, table: Table) -> click.Group:
             sent = ws.store.outbox(message["identifier"])
         click.echo(f"{message['identifier']}: {done or 'nothing went out'}")
         table([{k: d[k] for k in _OF_DELIVERY} for d in sent])
-        if any(d["state"] == "failed" for d in sent):
+        if any(d["state"] != "sent" for d in sent):
             raise PricingError(f"{name}: the exercise did not arrive")
 
     @group.command("bounce")

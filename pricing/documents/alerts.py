@@ -113,7 +113,8 @@ def _lines(one: Mapping[str, Any]) -> list[str]:
     out += [f"{one['why']}."] if one["why"] else []
     for s in one["shocks"]:
         out.append(
-            f"{place(s)}: {percent(s)}, from {s['from']['value']:g} ({s['from']['period']}) to {s['to']['value']:g} "
+            f"{place(s)}: {percent(s)}, from {s['from']['value']:,.6g} ({s['from']['period']}) "
+            f"to {s['to']['value']:,.6g} "
             f"{s['unit']} ({s['to']['period']}), known since {s['learnt_at'][:16].replace('T', ' ')} UTC; "
             f"{s['verdict']}, {s['certainty']}; {s['state']}."
         )

@@ -144,8 +144,7 @@ def test_an_update_and_a_cancellation_say_what_changed():
 
 def test_publishers_are_named_and_what_several_shocks_do_together():
     together = alert(
-        shocks=[shock(), shock("nickel/metal/XCN", public_elsewhere=False)],
-        published_by=["Kestrel Prices"],
+        shocks=[shock(published_by=["Kestrel Prices"]), shock("nickel/metal/XCN", public_elsewhere=False)],
         indices=[{"id": "battery-minerals", "percent": -8.5}],
     )
     message = mail.compose(together, MINISTRY, Alerts())

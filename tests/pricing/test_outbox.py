@@ -542,3 +542,25 @@ def test_a_turn_heeds_wishes_and_sends_by_the_ways_that_the_settings_have(tmp_pa
         assert go().endswith("unsubscribed by its link; 1 suppressed")
     assert len(server.raw) == 1
     assert outbox.channels(SimpleNamespace(sender=None, smtp=None, dkim=None), (to,), {}) == {}
+
+
+def test_what_a_later_message_has_told_is_not_sent_after_it():
+    with Store(":memory:") as store:
+        channel = Taken()
+        post(store, alert(1, version=1), A, rank=2, due=NOW + dt.timedelta(hours=2))
+        post(store, alert(1, version=2, msgType="Cancel"), A, rank=4, due=NOW)
+        outbox.deliver(store, Alerts(), (A,), {"email": channel}, lambda: NOW)
+        assert rows(store) == ["suppressed", "sent"]
+        outbox.deliver(store, Alerts(), (A,), {"email": channel}, lambda: NOW + dt.timedelta(hours=3))
+        assert len(channel.parcels) == 1 and "later message" in rows(store, "outcome")[0]
+
+
+def test_mail_goes_to_the_address_of_today_and_an_exercise_at_any_hour():
+    with Store(":memory:") as store:
+        channel = Taken()
+        post(store, alert(1), A, address="old@example.net")
+        quiet = SimpleNamespace(break_at=5, ends=lambda at: at + dt.timedelta(hours=1))
+        asleep = Subscriber(A.name, "new@example.net", quiet_hours=quiet)
+        post(store, alert(2, status="Exercise"), A, address="old@example.net")
+        outbox.deliver(store, Alerts(), (asleep,), {"email": channel}, lambda: NOW)
+        assert [p.address for p in channel.parcels] == ["new@example.net"] and rows(store) == ["waiting", "sent"]

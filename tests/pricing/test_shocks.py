@@ -408,3 +408,22 @@ def test_a_figure_that_no_price_can_be_is_held_back(tmp_path):
     with pipeline.opened(tmp_path / "data", house.operation, house.methodology, lambda: NOW) as ws:
         held = {f["period"] for f in ws.store.findings() if f["severity"] == "error"}
     assert held == {str(house.days[p].date()) for p in (151, 152, 153)}
+
+
+def test_an_index_that_a_doubtful_price_moved_is_in_doubt_too_and_one_that_sound_ones_moved_is_not():
+    values = alternating(60)
+    values[50:] *= 60
+    wrong = price("tungsten/chemical/XCN", values)
+    level = alternating(60)
+    level[50:] *= 1.4
+    sound = price("cobalt/metal/XCN", level)
+    markets = (wrong.name, sound.name)
+    rows = [(p, {"basket": (float(v),)}) for p, v in zip(wrong.periods, level, strict=True)]
+    index = Subject("basket", "index", "daily", rows, "index, 2025 = 100", markets)
+    gross = alarm(wrong, 50, check="gross", kind="data")
+    flat = price(sound.name, alternating(60))
+    by = {s["series"]: s for s in told([index, wrong, flat], gross | alarm(index, 50)).shocks}
+    assert (by["basket"]["verdict"], by["basket"]["certainty"]) == ("error", "possible")
+    assert "in doubt" in by["basket"]["history"][-1]["why"]
+    by = {s["series"]: s for s in told([index, wrong, sound], gross | alarm(index, 50)).shocks}
+    assert by["basket"]["verdict"] == "market" and by["basket"]["corroboration"]["markets_along"] == [sound.name]
