@@ -645,6 +645,7 @@ def keys_group() -> None:
 def keys_new(ctx: click.Context) -> None:
     """Make a key: private half under DATA/keys, public half in the key set, signed by the key in use until now."""
     from pricing import keys
+    from pricing.errors import ReleaseError
 
     data, _, _ = _settings(ctx)
     data.mkdir(parents=True, exist_ok=True)

@@ -205,8 +205,7 @@ def _file_faults(release: Release, files: dict[str, Any]) -> Iterator[str]:
             stream, inflated = zlib.decompressobj(wbits=31), b""
             with contextlib.suppress(zlib.error):
                 inflated = stream.decompress(data, plain["size"] + 1)
-            whole = stream.eof and not stream.unused_data
-            if not whole or hashlib.sha256(inflated).hexdigest() != plain["sha256"]:
+            if not stream.eof or stream.unused_data or hashlib.sha256(inflated).hexdigest() != plain["sha256"]:
                 yield f"{name}: does not decompress to {name.removesuffix('.gz')}; tell the publisher"
 
 
@@ -214,8 +213,8 @@ def _chain(release: Release, manifest: dict[str, Any], sha256: str, trusted: dic
     """Follow ``previous`` to the oldest release trusted, else to the first."""
     last, newest = min(trusted, default=1), max(trusted, default=1)
     if manifest["number"] < newest:
-        told = f"release {manifest['number']} is older than release {newest}, which you trusted before"
-        raise Wrong(f"roll-back: {told}; newer ones are held back from you. Ask the publisher or another mirror")
+        told = f"roll-back: release {manifest['number']} is older than release {newest}, which you trusted before"
+        raise Wrong(f"{told}; newer ones are held back from you. Ask the publisher or another mirror")
     for number in range(manifest["number"], last - 1, -1):
         if trusted.get(number, sha256) != sha256:
             raise Wrong(f"fork: two releases {number}, yours and {sha256}; keep both, ask the publisher in public")
@@ -226,9 +225,7 @@ def _chain(release: Release, manifest: dict[str, Any], sha256: str, trusted: dic
             if (raw := release.read(where)) is None:
                 raise Wrong(f"{where}: missing, the chain ends; fetch it, or name a release you trust with --trusted")
             if hashlib.sha256(raw).hexdigest() != sha256:
-                raise Wrong(
-                    f"{where}: not the release {number} that {number + 1} names: changed, or a fork; fetch again"
-                )
+                raise Wrong(f"{where}: not the release {number} that {number + 1} names: changed, or a fork")
             manifest = _manifest(raw, str(number), where)
         sha256 = manifest["previous"]["sha256"] if number > 1 else ""
     return "chain back to release 1"
@@ -250,7 +247,7 @@ def _verify(release: Release, trusted: dict[int, str], keys: Keys) -> tuple[list
         at = None if deemed else dt.datetime.fromisoformat(manifest["released_at"]).timestamp()
         kid = _signer((release.read("manifest.jws") or b"").decode("latin-1"), raw, keys, "lodemark-release", at)
     except Wrong as error:
-        faults.append(f"manifest.jws: {error}")
+        faults.append(f"manifest.jws, as signature of manifest.json: {error}")
     try:
         chain = _chain(release, manifest, sha256, trusted)
     except Wrong as error:
