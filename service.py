@@ -643,12 +643,19 @@ def keys_group() -> None:
 @keys_group.command("new")
 @click.pass_context
 def keys_new(ctx: click.Context) -> None:
-    """Make a key: private half under DATA/keys, public half in the key set."""
+    """Make a key: private half under DATA/keys, public half in the key set, signed by the key in use until now."""
     from pricing import keys
+    from pricing.errors import ReleaseError
 
     data, _, _ = _settings(ctx)
     data.mkdir(parents=True, exist_ok=True)
-    click.echo(keys.new_key(data, _now()).kid)
+    now, by = _now(), None
+    if keys.list_keys(data):
+        try:
+            by = keys.signing_key(data, os.environ, now)
+        except ReleaseError as error:
+            click.echo(f"no older key signs the new one, so tell partners its name by another way: {error}", err=True)
+    click.echo(keys.new_key(data, now, by).kid)
 
 
 @keys_group.command("list")

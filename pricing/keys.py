@@ -4,7 +4,8 @@ Private keys live under ``DATA/keys`` (mode 0600), one PEM file each, or in the 
 variable ``LODEMARK_SIGNING_KEY``. The public halves are the key set ``DATA/public/jwks.json``.
 A key is named by its RFC 7638 thumbprint. Beside the members of RFC 7517 an entry bears those of
 OpenID Federation's historical keys: ``nbf`` (signs from), ``exp`` (retired from; the end is open
-without it) and ``revoked`` (``revoked_at``, ``reason``), times in seconds since 1970.
+without it) and ``revoked`` (``revoked_at``, ``reason``), times in seconds since 1970; and, where an
+older key vouches for it, ``endorsement``: that key's signature of ``KID NBF``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # joserfc costs 0.2 s of CPU to import: the web, which reads releases and never signs, does without.
 
 ALGORITHM: Final = "Ed25519"  # RFC 9864 deprecates the older name "EdDSA", which leaves the curve open
+ENDORSED = "lodemark-key"  # the kind of signature by which one key vouches for the next
 ENVIRONMENT = "LODEMARK_SIGNING_KEY"
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
 
@@ -148,7 +150,7 @@ def read_key(path: Path) -> SigningKey:
     return parse_key(read_secret(path), str(path))
 
 
-def new_key(folder: Path, now: dt.datetime) -> SigningKey:
+def new_key(folder: Path, now: dt.datetime, by: SigningKey | None = None) -> SigningKey:
     """Make a key: the private half under ``folder/keys``, then the public half into the key set.
 
     Parameters
@@ -157,6 +159,8 @@ def new_key(folder: Path, now: dt.datetime) -> SigningKey:
         The data folder.
     now
         Aware instant from which the key signs.
+    by
+        A key in use, which vouches for the new one: who trusts it then needs no other way to get the new one.
     """
     from joserfc.jwk import OKPKey
 
@@ -170,7 +174,7 @@ def new_key(folder: Path, now: dt.datetime) -> SigningKey:
         file.flush()
         os.fsync(handle)
     sync_folder(secrets)
-    publish_key(folder, key, now)
+    publish_key(folder, key, now, by)
     return key
 
 
@@ -263,11 +267,14 @@ def list_keys(folder: Path) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: (entry["nbf"], entry["kid"]))
 
 
-def publish_key(folder: Path, key: SigningKey, now: dt.datetime) -> None:
-    """Add the public half of a key to the key set; one that is there already stays as it is."""
+def publish_key(folder: Path, key: SigningKey, now: dt.datetime, by: SigningKey | None = None) -> None:
+    """Add the public half of a key to the key set, endorsed by another; one that is there already stays as it is."""
+    entry: dict[str, Any] = {**key.public, "nbf": math.floor(now.timestamp())}
+    if by is not None:
+        entry["endorsement"] = sign(f"{key.kid} {entry['nbf']}".encode(), by, ENDORSED).decode()
 
     def add(entries: dict[str, dict[str, Any]]) -> None:
-        entries.setdefault(key.kid, {**key.public, "nbf": math.floor(now.timestamp())})
+        entries.setdefault(key.kid, entry)
 
     _change(folder, add)
 

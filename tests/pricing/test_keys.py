@@ -302,3 +302,14 @@ def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:
         pass
     with keys.locked(tmp_path):
         pass
+
+
+def test_an_old_key_vouches_for_exactly_the_new_one(tmp_path: Path) -> None:
+    old = keys.new_key(tmp_path, NOW)
+    new = keys.new_key(tmp_path, NOW + DAY, old)
+    first, second = keys.list_keys(tmp_path)
+    assert "endorsement" not in first
+    made, said = second["endorsement"].encode(), f"{new.kid} {int((NOW + DAY).timestamp())}".encode()
+    assert keys.check(made, said, {"keys": [first]}, typ=keys.ENDORSED, at=NOW + DAY) == old.kid
+    with pytest.raises(VerificationError):
+        keys.check(made, said + b"0", {"keys": [first]}, typ=keys.ENDORSED, at=NOW + DAY)
