@@ -22,6 +22,7 @@ import structlog
 
 from pricing import (
     __version__,
+    causes,
     cells,
     decisions,
     detection,
@@ -236,7 +237,13 @@ def _release(ws: Workspace, audience: Audience, at: dt.datetime, environ: Mappin
     _note_notice(ws, of_method, at)
     files = {**told.files, **of_method, "register.json": register}
     other_method = last is not None and last.manifest["methodology"]["sha256"] != ws.methodology.sha256
-    published.append(root / "published.db", number, iso(at), iso(at), told.rows, units_may_change=other_method)
+    why = _causes(ws, eligible, observed, last, other_method, at)
+    rows_file, since = root / "published.db", last.number if last else 0
+    published.append(rows_file, number, iso(at), iso(at), told.rows, units_may_change=other_method, causes=why)
+    files["changes.json"] = published.query(
+        rows_file,
+        lambda db: documents.changes_file(edition, since or None, published.changes(db, since, number)),
+    )
     key = _signing_key(ws, environ, at)
     # Announced when the release stands: a kill in between leaves the draft to the recovery.
     ws.store.draft_alerts(audience, number, drafted(ws, messages, at))
@@ -392,6 +399,23 @@ def _overrides(ws: Workspace, eligible: figures.Eligible, at: dt.datetime) -> li
     }
     found = decisions.standing(decisions.read(ws.store.decisions(at))).judgements
     return [replace(j, withheld=True) if j.kind == "price" and j.market in hidden else j for j in found]
+
+
+def _causes(
+    ws: Workspace,
+    eligible: figures.Eligible,
+    observed: pd.DataFrame,
+    last: releases.Release | None,
+    method: bool,
+    at: dt.datetime,
+) -> causes.Causes | None:
+    """Compare what a release rests on with what the last one rested on, None for the first."""
+    if last is None:
+        return None
+    then = dt.datetime.fromisoformat(last.manifest["vintage"])
+    before, _ = _observed(ws, eligible, then)
+    overrides = _overrides(ws, eligible, then), _overrides(ws, eligible, at)
+    return causes.between(before, observed, eligible.series, *overrides, method=method)
 
 
 def _outlooks(

@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pricing.errors import ReleaseError
 
 Kind = Literal["index", "price", "indicator", "gap", "gap-gross", "gap-export-parity", "spread", "imports"]
+What = Literal["new", "revised", "status", "withdrawn"]
+Causes = Callable[[str, str, str, str], Iterable[str]]
+"""(kind, name, frequency, period) of a figure that changed, to what changed it: ``pricing.causes``."""
 T = TypeVar("T")
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -35,8 +38,9 @@ _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS value (
         dataset INTEGER NOT NULL REFERENCES dataset (id), period TEXT NOT NULL,
         release INTEGER NOT NULL REFERENCES release (number),
-        value REAL, unrounded REAL, status TEXT NOT NULL, grade TEXT,
+        value REAL, unrounded REAL, status TEXT NOT NULL, grade TEXT, reasons TEXT,
         PRIMARY KEY (dataset, period, release)) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS value_by_release ON value (release, dataset, period)",
 )
 
 # SQLite promises that the other columns stand in the row that max() took.
@@ -72,11 +76,62 @@ class Value(NamedTuple):
     grade: str | None
     since_release: int
 
+    def document(self) -> dict[str, Any]:
+        """Return it without its period, as a change shows it."""
+        row = {"value": self.value, "unrounded": self.unrounded, "status": self.status}
+        return {**row, "since_release": self.since_release, **({} if self.grade is None else {"grade": self.grade})}
+
 
 _Dataset = tuple[str, str, str, str]  # kind, name, frequency, unit: figures in another unit are another dataset
 _Content = tuple[float, float, str, str | None]
 _Wanted = dict[_Dataset, dict[str, _Content]]
-_Change = tuple[_Dataset, str, _Content | None]
+_Written = tuple[_Dataset, str, _Content | None, str]  # the last: reasons, with commas
+ENDED = "no-longer-published"
+
+
+class Change(NamedTuple):
+    """One figure that two releases show differently; ``before`` or ``after`` is None where the release has none.
+
+    ``what`` is ``status`` where the figure stands and only its status or grade is another. ``reasons`` are pairs
+    of release and word, oldest first, one release or several: docs/api.md says what the words mean.
+    ``place`` is where to go on from.
+    """
+
+    kind: str
+    name: str
+    frequency: str
+    unit: str
+    period: str
+    what: What
+    before: Value | None
+    after: Value | None
+    reasons: tuple[tuple[int, str], ...]
+    place: tuple[int, int, str]
+
+    @property
+    def series_ended(self) -> bool:
+        """The whole series is no longer published, so its old figures are not repeated: rights may have ended."""
+        return self.after is None and self.reasons[-1:] == ((self.place[0], ENDED),)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as documents and answers show it."""
+        reasons = []
+        for release, word in self.reasons:
+            reason, _, number = word.partition(":")
+            reasons.append({"release": release, "reason": reason, **({"decision": int(number)} if number else {})})
+        return {
+            "kind": self.kind,
+            "id": self.name,
+            "frequency": self.frequency,
+            "unit": self.unit,
+            "period": self.period,
+            "change": self.what,
+            "release": self.place[0],
+            "before": None if self.before is None or self.series_ended else self.before.document(),
+            "after": self.after and self.after.document(),
+            "reasons": reasons,
+        }
+
 
 # ------------------------------------------------------------------------------------- writing
 
@@ -90,6 +145,7 @@ def append(
     *,
     complete: bool = True,
     units_may_change: bool = False,
+    causes: Causes | None = None,
 ) -> int:
     """Record what a release shows, in one transaction.
 
@@ -109,6 +165,8 @@ def append(
     units_may_change : bool
         The method has changed, and figures may be in another unit from this release on. What is there in
         the unit before is withdrawn, and stays readable in the releases that showed it.
+    causes : Causes, optional
+        What changed a figure, where it is not simply that of a new period; kept as its reasons.
 
     Returns
     -------
@@ -132,10 +190,10 @@ def append(
                     f"{'/'.join(dataset[:3])}: unit {unit!r}, but {before!r} before; another unit needs another method "
                     "or another name"
                 )
-        changes = list(_changes(db, wanted, number, complete))
+        changes = list(_changes(db, wanted, number, complete, causes))
         if present:
             if changes:
-                dataset, period, _ = changes[0]
+                dataset, period, *_ = changes[0]
                 raise ReleaseError(
                     f"{path}: release {number} is recorded with other content: {len(changes)} rows differ, first "
                     f"{'/'.join(dataset)} {period}; discard_after({number - 1}) lets it be recorded anew"
@@ -173,6 +231,8 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
         try:
             for statement in _SCHEMA:
                 db.execute(statement)
+            if not any(column[1] == "reasons" for column in db.execute("PRAGMA table_info (value)")):
+                db.execute("ALTER TABLE value ADD COLUMN reasons TEXT")  # written by a version without them
             yield db
         except BaseException:
             db.execute("ROLLBACK")
@@ -224,7 +284,9 @@ def _check_release(db: sqlite3.Connection, path: Path, number: int, vintage: str
     return False
 
 
-def _changes(db: sqlite3.Connection, wanted: _Wanted, number: int, complete: bool) -> Iterator[_Change]:
+def _changes(
+    db: sqlite3.Connection, wanted: _Wanted, number: int, complete: bool, causes: Causes | None
+) -> Iterator[_Written]:
     known: dict[_Dataset, int] = {tuple(dataset): id_ for id_, *dataset in db.execute("SELECT * FROM dataset")}
     named = {dataset[:3] for dataset in wanted}
     for dataset in sorted(known.keys() | wanted.keys()):
@@ -233,11 +295,16 @@ def _changes(db: sqlite3.Connection, wanted: _Wanted, number: int, complete: boo
         new = wanted.get(dataset, {})
         rows = db.execute(_STATE, (known[dataset], "", _BEYOND, number)) if dataset in known else ()
         old = {period: content for period, *content, _ in rows if content[0] is not None}
+        newest = max(old, default="")
         for period in sorted(old.keys() | new.keys()):
-            if period not in new:
-                yield dataset, period, None
-            elif tuple(old.get(period, ())) != new[period]:
-                yield dataset, period, new[period]
+            if tuple(old.get(period, ())) == new.get(period, ()):
+                continue
+            reasons = list(causes(*dataset[:3], period)) if causes is not None and period <= newest else []
+            if period not in old:
+                reasons.append("new-series" if not old else "late-period" if period < newest else "new-period")
+            elif dataset[:3] not in named:
+                reasons = [ENDED]
+            yield dataset, period, new.get(period), ",".join(reasons or ["inputs"])
 
 
 def _units(db: sqlite3.Connection, number: int) -> dict[tuple[str, ...], str]:
@@ -257,9 +324,9 @@ def _in_force(db: sqlite3.Connection, found: list[tuple[int, str]], number: int)
     return max(found, key=lambda one: db.execute(last, (one[0], number)).fetchone()[0] or 0)
 
 
-def _insert(db: sqlite3.Connection, number: int, changes: list[_Change]) -> None:
+def _insert(db: sqlite3.Connection, number: int, changes: list[_Written]) -> None:
     ids: dict[_Dataset, int] = {}
-    for dataset, _, _ in changes:
+    for dataset, *_ in changes:
         if dataset not in ids:
             db.execute("INSERT OR IGNORE INTO dataset (kind, name, frequency, unit) VALUES (?, ?, ?, ?)", dataset)
             (ids[dataset],) = db.execute(
@@ -267,8 +334,9 @@ def _insert(db: sqlite3.Connection, number: int, changes: list[_Change]) -> None
             ).fetchone()
     withdrawn = (None, None, "withdrawn", None)
     db.executemany(
-        "INSERT INTO value (dataset, period, release, value, unrounded, status, grade) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        ((ids[dataset], period, number, *(content or withdrawn)) for dataset, period, content in changes),
+        "INSERT INTO value (dataset, period, release, value, unrounded, status, grade, reasons)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((ids[dataset], period, number, *(content or withdrawn), why) for dataset, period, content, why in changes),
     )
 
 
@@ -372,6 +440,53 @@ def vintages(
         (id_,),
     )
     return [(period, at, unrounded) for period, at, unrounded in rows]
+
+
+def changes(
+    connection: sqlite3.Connection, since: int, until: int, *, place: tuple[int, int, str] | None = None
+) -> Iterator[Change]:
+    """Yield every figure that release ``until`` shows otherwise than release ``since``, as it came to be so.
+
+    Applied to the figures of the one they give those of the other. What was changed and changed back is no change.
+
+    Parameters
+    ----------
+    since, until : int
+        Releases; ``since`` 0 is before the first.
+    place : tuple, optional
+        ``Change.place`` after which to go on; by rule from the beginning.
+    """
+    known: dict[int, _Dataset] = {id_: tuple(dataset) for id_, *dataset in connection.execute("SELECT * FROM dataset")}
+    touched = connection.execute(
+        "SELECT release, dataset, period FROM value INDEXED BY value_by_release"
+        " WHERE (release, dataset, period) > (?, ?, ?) AND release <= ? ORDER BY release, dataset, period",
+        (*(place or (since + 1, 0, "")), until),
+    )
+    for release, id_, period in touched:
+        steps = connection.execute(
+            "SELECT period, value, unrounded, status, grade, release, reasons FROM value"
+            " WHERE dataset = ? AND period = ? AND release <= ? ORDER BY release DESC",
+            (id_, period, until),
+        )
+        reasons: list[tuple[int, str]] = []
+        found = []
+        for *content, why in steps:
+            found.append(Value(*content))
+            if found[-1].since_release <= since:
+                break
+            reasons = [*((found[-1].since_release, word) for word in (why or "").split(",") if word), *reasons]
+        if found[0].since_release != release:  # it changed again, and comes with its last change
+            continue
+        after = found[0] if found[0].value is not None else None
+        before = found[-1] if found[-1].since_release <= since and found[-1].value is not None else None
+        if (before and before[1:5]) == (after and after[1:5]):
+            continue
+        what: What = "status"
+        if before is None or after is None:
+            what = "new" if before is None else "withdrawn"
+        elif before[1:3] != after[1:3]:
+            what = "revised"
+        yield Change(*known[id_], period, what, before, after, tuple(reasons), (release, id_, period))
 
 
 def lower_bound(start: str) -> str:

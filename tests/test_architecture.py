@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Data flow to the right; a module knows only what stands before it. Helpers not named here are seen through.
 ORDER = [
-    "errors", "settings", "subscribers", "config", "quality", "judgement", "decisions", "declarations", "units",
-    "slips", "anomalies", "corroboration", "watching", "checks", "habits", "archive", "fetch", "store", "cells",
-    "sources", "customs", "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral",
+    "errors", "settings", "subscribers", "config", "quality", "judgement", "causes", "decisions", "declarations",
+    "units", "slips", "anomalies", "corroboration", "watching", "checks", "habits", "archive", "fetch", "store",
+    "cells", "sources", "customs", "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral",
     "chaining", "aggregation", "imputation", "replica", "imports", "index", "twins", "figures", "sensitivity",
     "forecasts", "watchlist", "shocks", "parcel", "alerts", "notice", "keys", "releases", "published", "documents",
     "mail", "webhook", "bounces", "outbox", "workspace", "duty", "collecting", "detection", "pipeline", "review",
@@ -31,7 +31,7 @@ PURE = (
     "chemistry", "units", "quality", "judgement", "decisions", "declarations", "slips", "checks", "habits",
     "reference", "fallback", "spreads", "trade", "panels", "formulas", "multilateral", "chaining", "aggregation",
     "imputation", "replica", "imports", "index", "twins", "anomalies", "corroboration", "watching", "watchlist",
-    "shocks", "notice", "figures", "sensitivity", "forecasts", "settings", "subscribers", "parcel", "alerts",
+    "shocks", "notice", "causes", "figures", "sensitivity", "forecasts", "settings", "subscribers", "parcel", "alerts",
 )  # fmt: skip
 
 

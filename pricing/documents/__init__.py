@@ -14,6 +14,7 @@ from typing import Any
 from pricing.config import Series
 from pricing.documents import form
 from pricing.documents.alerts import alert_files
+from pricing.documents.changes import changes_file
 from pricing.documents.edition import NOTE, RECENT, Edition, Kept
 from pricing.documents.forecasts import forecast_files
 from pricing.documents.indicators import (
@@ -44,6 +45,7 @@ __all__ = [
     "Edition",
     "Kept",
     "build",
+    "changes_file",
     "draft",
     "method_files",
     "rows",
@@ -163,6 +165,7 @@ def _root(edition: Edition, prices: list[dict[str, Any]], indices: list[dict[str
             "spreads": "/v1/spreads",
             "forecasts": "/v1/forecasts",
             **({"shocks": "/v1/shocks", "alerts": "/v1/alerts"} if edition.methodology.shocks else {}),
+            "changes": "/v1/changes",
             "releases": "/v1/releases",
             "methodology": "/v1/methodology",
             "sources": "/v1/sources",

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import sqlite3
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from pricing.web.releases import Snapshot, Tree
 
 _ANSWER_FORMAT = "1"  # part of the ETag of filtered answers: raise it when their bytes change
 _PAGE, _LARGEST_PAGE = 50, 200
+_CHANGES, _MOST_CHANGES = 200, 1000  # of one page
 _PAIRED: dict[str, tuple[published.Kind, tuple[str, ...]]] = {
     "indicators": ("indicator", ("from", "to", "origin", "leg", "asOf")),
     "gaps": ("gap", ("from", "to", "frequency", "basis", "asOf")),
@@ -119,6 +121,8 @@ def blueprint(
 def _queried(tree: Tree, path: str) -> Response:
     """Answer an address below /v1/ that came with a query."""
     parts = path.removesuffix("/").split("/")
+    if parts == ["changes"]:
+        return _changed(tree)
     kind: published.Kind | None = None
     allowed: tuple[str, ...] = ("asOf",)
     if parts[0] == "indices" and len(parts) == 2:
@@ -228,6 +232,42 @@ def _several(
         "realtime_start": facts.released_at, "simulated": facts.simulated,
     }  # fmt: skip
     body = _bytes({"meta": meta, "series": found})
+    return made(body, snapshot.headers, snapshot.modified, etag=etag).answer(request.environ)
+
+
+def _changed(tree: Tree) -> Response:
+    """Answer what changed between two releases, page by page; a page names both, so that no release comes between."""
+    given = query.parameters(request, ("since", "asOf", "limit", "after"))
+    snapshot = query.as_of(tree, given.get("asOf"))
+    if "since" not in given:
+        if given.keys() - {"asOf"}:
+            raise query.bad("since", "limit and after need since, the release or instant after which changes count")
+        return snapshot.document("changes").answer(request.environ)
+    facts, since = snapshot.facts, query.since(tree, given["since"])
+    if since > facts.number:
+        raise query.bad("since", f"since is release {since}, after asOf, release {facts.number}")
+    limit, place = query.whole(given, "limit", _CHANGES, 1, _MOST_CHANGES), query.place(given.get("after"))
+    seed = json.dumps([_ANSWER_FORMAT, facts.manifest_sha256, "changes", since, limit, place])
+    etag = digest(seed.encode())
+    known = unchanged(request.environ, etag, snapshot.headers, snapshot.modified)
+    if known is not None:
+        return known
+
+    def ask(db: sqlite3.Connection) -> tuple[int, list[published.Change]]:
+        found = published.changes(db, since, facts.number, place=place)
+        return published.newest(db), list(islice(found, limit + 1))
+
+    newest, found = _asked(tree, ask)
+    _check_newest(newest, snapshot)
+    more = None
+    if len(found) > limit:
+        after = ".".join(map(str, found[limit - 1].place))
+        more = f"/v1/changes?since=release:{since}&asOf=release:{facts.number}&limit={limit}&after={after}"
+    meta = {
+        "id": "changes", "since": since or None, "release": facts.number, "vintage": facts.vintage,
+        "released_at": facts.released_at, "simulated": facts.simulated, "limit": limit,
+    }  # fmt: skip
+    body = _bytes({"meta": meta, "changes": [one.document() for one in found[:limit]], "next": more})
     return made(body, snapshot.headers, snapshot.modified, etag=etag).answer(request.environ)
 
 

@@ -29,6 +29,7 @@ _ELSEWHERE = {
     "end": "to", "until": "to", "endperiod": "to", "observation_end": "to", "end_date": "to",
     "vintage": "asOf", "vintage_date": "asOf", "vintage_dates": "asOf", "as_of": "asOf", "realtime_start": "asOf",
     "freq": "frequency", "interval": "frequency", "page": "before", "per_page": "limit", "pagesize": "limit",
+    "updatedafter": "since",
 }  # fmt: skip
 
 
@@ -130,6 +131,30 @@ def as_of(tree: Tree, text: str | None) -> Snapshot:
     return tree.at(instant(text))
 
 
+def since(tree: Tree, text: str) -> int:
+    """Return the release that ``since`` names, 0 before the first: ``17``, ``release:17``, an instant or a date.
+
+    Raises Problem 400 for another form, 404 for a release that there is not.
+    """
+    word, _, number = text.partition(":")
+    if text.isdecimal() or word.lower() == "release":
+        found = release_number(number if word.lower() == "release" else text)
+        return tree.snapshot(found).number if found else 0
+    moment = instant(text, "since")
+    return tree.at(moment).number if moment >= tree.facts(tree.numbers()[0]).instant else 0
+
+
+def place(text: str | None) -> tuple[int, int, str] | None:
+    """Read ``after``, the place in a list of changes at which a page ended."""
+    if text is None:
+        return None
+    release, _, rest = text.partition(".")
+    dataset, _, day = rest.partition(".")
+    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in (release, dataset)):
+        raise bad("after", f"after={shown(text)!r} is no place in the list: take the address that next gives")
+    return int(release), int(dataset), str(period("after", day))
+
+
 def release_number(text: str) -> int:
     """Read the number of a release. Raises Problem 404: what is no number is no release."""
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
@@ -139,8 +164,8 @@ def release_number(text: str) -> int:
     return int(text)
 
 
-def instant(text: str) -> dt.datetime:
-    """Read an ``asOf`` instant or date as aware UTC."""
+def instant(text: str, name: str = "asOf") -> dt.datetime:
+    """Read an ``asOf`` (or another parameter's) instant or date as aware UTC."""
     try:
         if _DATE.fullmatch(text):
             return dt.datetime.combine(dt.date.fromisoformat(text), dt.time.max, dt.UTC)
@@ -150,4 +175,4 @@ def instant(text: str) -> dt.datetime:
         pass
     plus = "; write + as %2B" if re.search(r"\d \d\d:?\d\d$", text) else ""
     forms = "an instant with its zone (2026-11-23T14:00:00Z), a date (2026-11-23) or a release (release:17)"
-    raise bad("asOf", f"asOf={shown(text)!r} is not {forms}{plus}")
+    raise bad(name, f"{name}={shown(text)!r} is not {forms}{plus}")

@@ -1,3 +1,4 @@
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pricing import published
 from pricing.errors import ReleaseError
-from pricing.published import Row, append, discard_after, query, read, release_at
+from pricing.published import Row, append, changes, discard_after, query, read, release_at
 
 NAME = "exchange-traded-metals"
 
@@ -78,6 +79,82 @@ def test_every_release_reads_back_as_it_was_whatever_came_later(tmp_path_factory
                 k: n for k, n in since.items() if k[0] == name
             }
             assert all(v.unrounded == v.value * 2 for v in values if v.value is not None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(states, st.lists(st.sampled_from(["USD/t", "EUR/t"]), min_size=6, max_size=6), st.integers(1, 4))
+def test_the_changes_between_any_two_releases_turn_the_figures_of_the_one_into_those_of_the_other(
+    tmp_path_factory, releases, units, page
+):
+    path = tmp_path_factory.mktemp("db") / "published.db"
+    model: list[dict] = [{}]
+    for number, state in enumerate(releases, 1):
+        shown = {(name, units[number - 1], period): (v, v * 2, *rest) for (name, period), (v, *rest) in state.items()}
+        rows = [Row("price", name, "daily", unit, period, *content) for (name, unit, period), content in shown.items()]
+        append(path, number, stamp(number), stamp(number), rows, units_may_change=True, causes=lambda *_: ["method"])
+        model.append(shown)
+    for since, until in ((a, b) for b in range(len(model)) for a in range(b + 1)):
+        whole = query(path, lambda db, a=since, b=until: list(changes(db, a, b)))
+        state = dict(model[since])
+        for one in whole:
+            key = one.name, one.unit, one.period
+            assert state.pop(key, None) == (one.before and one.before[1:5])
+            if one.after is not None:
+                state[key] = one.after[1:5]
+            assert one.what == what_changed(model[since].get(key), model[until].get(key))
+            steps = [n for n in range(since + 1, until + 1) if model[n - 1].get(key) != model[n].get(key)]
+            assert sorted({release for release, _ in one.reasons}) == steps and one.place[0] == steps[-1]
+        assert state == model[until]
+        paged: list = []
+        while more := query(path, lambda db, a=since, b=until, p=paged: following(db, a, b, p, page)):
+            paged += more
+        assert paged == whole
+
+
+def what_changed(before, after):
+    if before is None or after is None:
+        return "new" if before is None else "withdrawn"
+    return "revised" if before[:2] != after[:2] else "status"
+
+
+def following(db, since, until, paged, page):
+    return list(itertools.islice(changes(db, since, until, place=paged[-1].place if paged else None), page))
+
+
+def test_a_change_bears_the_reasons_that_its_releases_gave(path):
+    def told(kind, name, frequency, period):
+        return {"2026-01": ["decision:7", "quotations"], "2026-02": []}[period]
+
+    ends = row("2026-01", 5.0, name="tin")
+    record(path, 1, [row("2026-01", 1.0), row("2026-02", 1.0), row("2026-04", 1.0), ends])
+    states = [row("2026-01", 2.0), row("2026-02", 2.0), row("2026-03", 3.0), row("2026-04", 1.0), row("2026-05", 1.0)]
+    record(path, 2, states, causes=lambda *key: told(*key) if key[3] < "2026-03" and key[1] != "tin" else ["method"])
+    found = {(c.name, c.period): c for c in query(path, lambda db: list(changes(db, 1, 2)))}
+    assert {key: [word for _, word in c.reasons] for key, c in found.items()} == {
+        (NAME, "2026-01"): ["decision:7", "quotations"],
+        (NAME, "2026-02"): ["inputs"],
+        (NAME, "2026-03"): ["method", "late-period"],
+        (NAME, "2026-05"): ["new-period"],
+        ("tin", "2026-01"): ["no-longer-published"],
+    }
+    shown = found[NAME, "2026-01"].document()
+    assert shown["reasons"] == [
+        {"release": 2, "reason": "decision", "decision": 7},
+        {"release": 2, "reason": "quotations"},
+    ]
+    assert shown["before"]["value"] == 1.0 and shown["before"]["since_release"] == 1 and shown["after"]["value"] == 2.0
+    gone = found["tin", "2026-01"].document()
+    assert gone["change"] == "withdrawn" and gone["before"] is None and gone["after"] is None
+
+
+def test_a_file_from_before_reasons_were_kept_is_continued_and_its_changes_have_none(path):
+    record(path, 1, [row("2026-01", 1.0)])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP INDEX value_by_release")
+        db.execute("ALTER TABLE value DROP COLUMN reasons")
+    record(path, 2, [row("2026-01", 2.0)])
+    (both,), (second,) = (query(path, lambda db, a=a: list(changes(db, a, 2))) for a in (0, 1))
+    assert both.what == "new" and both.reasons == ((2, "inputs"),) and second.what == "revised"
 
 
 @settings(max_examples=40, deadline=None)

@@ -35,5 +35,5 @@ def test_every_address_parameter_and_problem_is_documented(tmp_path):
     rules = [str(rule) for rule in create_app(tmp_path, tmp_path).url_map.iter_rules()]
     fixed = {re.sub("<.*", "", rule) for rule in rules}
     assert len(fixed) >= 7 and {f for f in fixed if f"`{f}" not in documented} == set()
-    for name in ("asOf", "from", "to", "frequency", "limit", "before"):
+    for name in ("asOf", "from", "to", "frequency", "limit", "before", "since", "after"):
         assert f"`{name}`" in documented
