@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -962,17 +962,33 @@ def _moved_on(price: dict[str, Any], day: dt.date) -> bool:
 @contextmanager
 def _web(data: Path, host: str, port: int, workers: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run the web process beside; it cannot write, fetch or calculate."""
+    _check_free(host, port)
     command = [sys.executable, str(HERE / "service.py"), "--data", str(data), "serve"]
-    process = subprocess.Popen([*command, "--host", host, "--port", str(port), "--workers", str(workers)])
+    # A group of its own: Ctrl-C reaches it through us alone, and no worker of it is left when it ends.
+    process = subprocess.Popen(
+        [*command, "--host", host, "--port", str(port), "--workers", str(workers)], start_new_session=True
+    )
     try:
         yield process
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise PricingError where a port is taken: several workers may share one, so another server's would too."""
+    import socket
+
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise PricingError(
+            f"{host}:{port} cannot be served at: {error.strerror}; name another one (demo --port, or web.port)"
+        ) from error
 
 
 def _until_served(web: subprocess.Popen[bytes], port: int) -> None:

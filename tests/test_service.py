@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import pytest
 from click.testing import CliRunner, Result
 from werkzeug.serving import make_server
 
+import service
 from benchmarks import small_world
+from pricing.errors import PricingError
 from pricing.web.app import create_app
 from service import main
 
@@ -387,3 +390,29 @@ def test_serve_hands_out_the_releases_and_ends_on_sigterm(replayed: Path) -> Non
 def test_a_key_name_that_begins_with_a_hyphen_is_a_name(settings: Path, command: tuple[str, ...]) -> None:
     made = call(settings, "keys", *command, "-qw0338Or_EGmbZYpxl2HEyuKupdSgnk1XeNxrGQnEs")
     assert made.exit_code == 1 and "-qw0338Or_EGmbZYpxl2HEyuKupdSgnk1XeNxrGQnEs" in made.output
+
+
+def test_a_port_that_another_server_has_is_refused_before_anything_is_served(tmp_path):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(PricingError, match=f"127.0.0.1:{port} cannot be served at"),
+            service._web(tmp_path, "127.0.0.1", port, 1),
+        ):
+            raise AssertionError("two servers would answer in turns")
+
+
+def test_the_web_ends_with_all_its_workers_even_when_they_were_told_to_end_before(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    with service._web(tmp_path, "127.0.0.1", port, 1) as web:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        group = os.getpgid(web.pid)
+        assert group == web.pid != os.getpgid(0)  # Ctrl-C in the terminal does not reach it
+        os.killpg(group, signal.SIGINT)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
