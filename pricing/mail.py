@@ -154,6 +154,7 @@ def _composed(
     facts = {
         "alerts": [_clean(one) for one in alerts[:LISTED]],
         "count": len(alerts),
+        "told_before": bool(earlier),
         "words": words,
         "name": subscriber.name,
         "sender": sender,

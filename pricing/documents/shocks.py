@@ -68,7 +68,8 @@ def _indices(one: Mapping[str, Any], figures: Figures) -> list[dict[str, Any]]:
         index = basket.indices.get("monthly") or basket.indices.get("daily")
         if index is None or one["series"] not in index.weights.columns:
             continue
-        weight = float(index.weights[one["series"]].iloc[-1])
+        weights = index.weights[one["series"]]
+        weight = float(weights[weights.index <= one["flagged"]].iloc[-1]) if one["flagged"] >= weights.index[0] else 0.0
         out.append({"id": name, "weight": weight, "percent": float(f"{weight * one['change_percent']:.4g}")})
     return out
 

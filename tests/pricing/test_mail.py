@@ -131,10 +131,14 @@ def test_simulations_and_exercises_say_so_in_subject_and_first_line(status, simu
 
 
 def test_an_update_and_a_cancellation_say_what_changed():
-    update = mail.compose(alert(version=2, why="severe now, it was moderate"), MINISTRY, Alerts())
+    update = mail.compose(
+        alert(version=2, why="severe now, it was moderate"), MINISTRY, Alerts(), earlier=["<first@example.org>"]
+    )
     assert str(update["Subject"]).startswith("Update: ") and "UPDATE of an earlier message: severe now" in text_of(
         update
     )
+    joined = mail.compose(alert(version=2, msgType="Update", why="severe now"), MINISTRY, Alerts())
+    assert "an alert that others were told of before: severe now" in text_of(joined)
     over = mail.compose(alert(version=3, state="closed", why="nothing unexpected for three days"), MINISTRY, Alerts())
     assert str(over["Subject"]).startswith("Over: ") and "OVER. What we told you before is at an end" in text_of(over)
     cancel = mail.compose(alert(msgType="Cancel", why="a wrong unit"), MINISTRY, Alerts())
