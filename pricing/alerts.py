@@ -20,6 +20,7 @@ from pricing.parcel import message_id
 from pricing.settings import one_line
 from pricing.shocks import DOUBTFUL
 from pricing.subscribers import Alerts, Subscriber
+from pricing.watchlist import PREMIUM
 
 Document = dict[str, Any]
 SEVERITY = ("Minor", "Moderate", "Severe", "Extreme")
@@ -33,7 +34,6 @@ SHOWN = 20  # details in one message to the operator
 PLACES = {"CN": "in China", "XCN": "outside China", "WLD": "worldwide"}
 KINDS = ("price", "premium", "index")  # of series, in the order in which a message names them
 OPERATION = "operation"
-PREMIUM = "premium/"  # before the product, in the name of the series of China's price over the one outside
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,9 @@ def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
             yield alerts.Condition(f"stale:{name}", "Source is stale", text, 2, (source["message"] or "",))
         url = ws.operation.sources[name].url
         since = ws.store.visit(name, url)["succeeded_at"] if url else ""
-        failing = source["outcome"] in ("failed", "refused") and since < iso(now - _hours(rules.failing_hours))
+        failing = source["outcome"] in ("failed", "refused") and since < iso(
+            now - dt.timedelta(hours=rules.failing_hours)
+        )
         if failing:
             text = f"{name}: {source['outcome']} since {since[:16] or 'the first visit'}"
             yield alerts.Condition(f"failing:{name}", "Source cannot be read", text, 2, (source["message"] or "",))
@@ -219,7 +221,7 @@ def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
     if oldest is not None and now - oldest > dt.timedelta(minutes=rules.late_minutes):
         text = f"messages wait in the outbox since {iso(oldest)[:16]}"
         yield alerts.Condition("outbox:aged", "Messages are not sent", text, 3)
-    window = now - _hours(rules.reopen_hours)
+    window = now - dt.timedelta(hours=rules.reopen_hours)
     errors: dict[tuple[str, str], list[str]] = {}
     for one in ws.store.findings_since(window):
         # the detector's doubts about figures of a contributor bear a score; of a whole feed they are named so
@@ -229,7 +231,3 @@ def _conditions(ws: Workspace, now: dt.datetime) -> Iterator[alerts.Condition]:
         more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""
         text = f"{name}, {check}: {texts[0][:100]}{more}"
         yield alerts.Condition(f"finding:{name}:{check}", "Error found", text, 2, (), tuple(dict.fromkeys(texts)))
-
-
-def _hours(hours: float) -> dt.timedelta:
-    return dt.timedelta(hours=hours)

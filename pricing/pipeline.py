@@ -443,6 +443,14 @@ def _outlooks(
     return out
 
 
+def _figures_at(ws: Workspace, audience: Audience, at: dt.datetime) -> figures.Figures:
+    """Prices and indices as a release at an instant would have them, without customs."""
+    eligible = figures.eligible(ws.operation, audience)
+    observed, _ = _observed(ws, eligible, at)
+    made, _ = _figures(ws, eligible, observed, {}, ws.store.bases(audience, at), at)
+    return made
+
+
 def explain(ws: Workspace, audience: Audience, name: str, period: str) -> dict[str, Any]:
     """Judge one observation as a release of now would, and return everything that the verdict follows from.
 
@@ -459,9 +467,7 @@ def explain(ws: Workspace, audience: Audience, name: str, period: str) -> dict[s
     rules, at = ws.methodology.shocks, ws.now()
     if rules is None:
         raise ReleaseError(f"methodology {ws.methodology.id} has no table [shocks]: nothing is watched")
-    eligible = figures.eligible(ws.operation, audience)
-    observed, _ = _observed(ws, eligible, at)
-    made, _ = _figures(ws, eligible, observed, {}, ws.store.bases(audience, at), at)
+    made = _figures_at(ws, audience, at)
     listed = watchlist.subjects(made, ws.methodology)
     named = [one for one in listed if name in one.names]
     subject = next((one for one in named if len(one.periods[0]) == len(period)), named[0] if named else None)
@@ -487,9 +493,7 @@ def backtest(ws: Workspace, audience: Audience, names: Sequence[str] = (), track
     rules, at = ws.methodology.forecasts, ws.now()
     if rules is None:
         raise ReleaseError(f"methodology {ws.methodology.id} has no table [forecasts]: nothing is forecast")
-    eligible = figures.eligible(ws.operation, audience)
-    observed, _ = _observed(ws, eligible, at)
-    made, _ = _figures(ws, eligible, observed, {}, ws.store.bases(audience, at), at)
+    made = _figures_at(ws, audience, at)
     every = forecasts.subjects(made, ws.operation, audience, ws.methodology)
     listed = [one for one in every if not names or one.name in names]
     if not listed:
